@@ -1,0 +1,1 @@
+"""Generated messages and stubs of `mondrian.v1`; do not edit."""

@@ -1,0 +1,1 @@
+"""The Mondrian server: vision-language models behind one gRPC contract."""

@@ -1,0 +1,1 @@
+"""Advisors: named voices with instructions and sampling defaults."""

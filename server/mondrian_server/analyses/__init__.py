@@ -1,0 +1,1 @@
+"""Analyses: admission, scheduling, delivery and their ends."""

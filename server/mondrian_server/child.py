@@ -1,0 +1,78 @@
+"""Child processes: started with one end of a socket pair, named in `ps`, ended for certain."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+CHANNEL_VARIABLE = "MONDRIAN_CHANNEL_FD"
+"""The environment variable that tells a child which descriptor is its end."""
+
+
+class Child:
+    """A running child process and the server's end of its socket pair."""
+
+    def __init__(self, process: asyncio.subprocess.Process, end: socket.socket):
+        """Hold a process that `start` made."""
+        self._process = process
+        self.end = end
+
+    @classmethod
+    async def start(cls, command: Sequence[str]) -> "Child":
+        """Start `command` in a session of its own, so that a terminal's Ctrl-C reaches only the server."""
+        ours, theirs = socket.socketpair()
+        try:
+            environment = os.environ | {CHANNEL_VARIABLE: str(theirs.fileno())}
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return cls(process, ours)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Wait for the end and return the exit status; negative: the signal that ended it."""
+        return await self._process.wait()
+
+    async def kill(self) -> int:
+        """End the process at once, stopped ones too, and return its exit status."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        return await self.wait()
+
+    async def __aenter__(self) -> "Child":
+        """Return the child itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill what still runs."""
+        await self.kill()
+
+
+def python(module: str) -> tuple[str, ...]:
+    """Return the command that runs `module` under this interpreter."""
+    return (sys.executable, "-m", module)
+
+
+def channel_socket() -> socket.socket:
+    """Return this child's end of the socket pair; raises KeyError in a process that `Child.start` did not make."""
+    return socket.socket(fileno=int(os.environ.pop(CHANNEL_VARIABLE)))

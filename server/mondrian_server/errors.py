@@ -1,0 +1,134 @@
+"""Errors: everything that Mondrian tells a caller went wrong, as one tree.
+
+MondrianError                   code                 reason              retry
+├── InvalidRequest              INVALID_ARGUMENT     INVALID_REQUEST     no
+│   ├── InvalidImage            INVALID_ARGUMENT     INVALID_IMAGE       no
+│   └── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED    no
+├── ModelNotFound               NOT_FOUND            MODEL_NOT_FOUND     no
+├── TooManyAnalyses             RESOURCE_EXHAUSTED   TOO_MANY_ANALYSES   yes
+├── TooManyBytes                RESOURCE_EXHAUSTED   TOO_MANY_BYTES      yes
+├── DeadlineExceeded            DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   no
+├── EngineLost                  UNAVAILABLE          ENGINE_LOST         yes
+├── EngineUnavailable           UNAVAILABLE          ENGINE_UNAVAILABLE  yes
+├── ShuttingDown                UNAVAILABLE          SHUTTING_DOWN       yes
+├── GenerationFailed            INTERNAL             GENERATION_FAILED   no
+└── InternalError               INTERNAL             INTERNAL            no
+
+StartupError is not in the tree: it ends `mondrian serve` with one line before anybody calls.
+"""
+
+import enum
+from typing import ClassVar
+
+
+class Code(enum.Enum):
+    """The canonical code of an error; values are the numbers of `google.rpc.Code`."""
+
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class StartupError(Exception):
+    """The service cannot start; the message is the one line that the operator reads."""
+
+
+class MondrianError(Exception):
+    """An error that a caller is told, with a stable reason."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, field: str = "", retry_after_s: float | None = None):
+        """Keep what the caller is told.
+
+        Args:
+            message: one sentence for people.
+            field: the path of the request's field at fault, such as `config.images[0]`.
+            retry_after_s: seconds after which a retry may help; None where it will not.
+        """
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(MondrianError):
+    """A field is missing, malformed or out of range."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+
+
+class InvalidImage(InvalidRequest):
+    """An image cannot be decoded, or is larger than allowed."""
+
+    reason = "INVALID_IMAGE"
+
+
+class ContextExceeded(InvalidRequest):
+    """Prompt, images and `max_tokens` do not fit the model's context."""
+
+    reason = "CONTEXT_EXCEEDED"
+
+
+class ModelNotFound(MondrianError):
+    """The server has no such model."""
+
+    code = Code.NOT_FOUND
+    reason = "MODEL_NOT_FOUND"
+
+
+class TooManyAnalyses(MondrianError):
+    """The queue is full."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TOO_MANY_ANALYSES"
+
+
+class TooManyBytes(MondrianError):
+    """The waiting images fill the memory set aside for them."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TOO_MANY_BYTES"
+
+
+class DeadlineExceeded(MondrianError):
+    """The time was over before the first token."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class EngineLost(MondrianError):
+    """The engine died or hung while it held the analysis."""
+
+    code = Code.UNAVAILABLE
+    reason = "ENGINE_LOST"
+
+
+class EngineUnavailable(MondrianError):
+    """The engine cannot be started at present."""
+
+    code = Code.UNAVAILABLE
+    reason = "ENGINE_UNAVAILABLE"
+
+
+class ShuttingDown(MondrianError):
+    """The server is ending."""
+
+    code = Code.UNAVAILABLE
+    reason = "SHUTTING_DOWN"
+
+
+class GenerationFailed(MondrianError):
+    """The model raised while it worked on this analysis."""
+
+    reason = "GENERATION_FAILED"
+
+
+class InternalError(MondrianError):
+    """A defect of the server."""

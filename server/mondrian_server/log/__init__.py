@@ -1,0 +1,1 @@
+"""The log: numbered events of each analysis, and cursors into it."""

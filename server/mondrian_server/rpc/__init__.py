@@ -1,0 +1,1 @@
+"""The contract at the edge: gRPC services over the domain."""
