@@ -1,0 +1,62 @@
+"""Checks: rules of single settings, and of settings together, that a type cannot state."""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mondrian_server.settings.embedded import EMBEDDED_MODEL_ID
+
+_NOT_URL_SAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_MODEL_ID_CHARACTERS = 63
+_PORTS = range(65536)
+
+
+def loopback_address(address: str) -> str:
+    """Return `host:port` as given; raises ValueError unless the host is this machine's loopback."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) not in _PORTS:
+        raise ValueError("must be host:port, such as 127.0.0.1:50051")
+    if not _is_loopback(host):
+        raise ValueError("must be a loopback host (127.0.0.1, [::1] or localhost), because there are no keys yet")
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def home_expanded(path: Path) -> Path:
+    """Return the path with a leading `~` replaced; raises ValueError where there is no such home folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("names a home folder that does not exist") from error
+
+
+def derived_model_id(validated: Mapping[str, Any]) -> str:
+    """Return a resource id for the model: the last component of its path or name, made URL-safe."""
+    model = validated.get("model")
+    if not model:
+        return EMBEDDED_MODEL_ID
+    name = Path(model).name or Path(model).resolve().name
+    return _NOT_URL_SAFE.sub("-", name).strip("-._")[:_MAX_MODEL_ID_CHARACTERS] or "model"
+
+
+_ORDERED = (
+    ("engine_restart_backoff_s", "engine_restart_backoff_max_s"),
+    ("max_image_bytes", "max_request_image_bytes"),
+    ("max_request_image_bytes", "max_waiting_bytes"),
+)
+"""Pairs of settings of which the first may not be greater than the second."""
+
+
+def out_of_order(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of settings whose first is greater than its second."""
+    return ((low, high) for low, high in _ORDERED if values[low] > values[high])

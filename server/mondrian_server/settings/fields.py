@@ -1,0 +1,120 @@
+"""Fields: every setting with its meaning, unit, default and bounds."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mondrian_server.sampling import NEUTRAL
+from mondrian_server.settings.checks import derived_model_id, home_expanded, loopback_address
+from mondrian_server.settings.embedded import embedded_model
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+GIBIBYTE = 1024 * MEBIBYTE
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, le=1024 * GIBIBYTE)]
+Folder = Annotated[Path, AfterValidator(home_expanded)]
+
+
+def _default_data_dir() -> Path:
+    return platformdirs.user_data_path("mondrian", appauthor=False)
+
+
+class Settings(BaseModel):
+    """Every setting of `mondrian serve`. Names carry their unit; relative paths start at the working directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    grpc_address: Annotated[str, AfterValidator(loopback_address)] = "127.0.0.1:50051"
+    """Where gRPC listens, host:port; port 0 takes a free one. Only loopback hosts, because there are no keys yet."""
+
+    model: str = ""
+    """The model: a local folder or a Hugging Face id. Empty: the embedded mondrian-tiny."""
+    model_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
+        default_factory=derived_model_id
+    )
+    """The name under which callers ask for the model. By default the last part of its path or id."""
+    data_dir: Folder = Field(default_factory=_default_data_dir)
+    """The folder for the service's own files, made at the start. By default the user's data folder."""
+    advisors_file: Folder | None = None
+    """A TOML file with more advisors; one with the id of a built-in advisor replaces it."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """How log lines look on stderr. auto: console on a terminal, json elsewhere."""
+
+    slots: Annotated[int, Field(ge=1, le=256)] = 32
+    """Analyses generated at once, in one batch. Each costs memory for its context."""
+    lookahead: Annotated[int, Field(ge=0, le=256)] = 4
+    """Analyses prepared beyond the slots, so that a freed slot is filled at the next step."""
+    max_waiting_analyses: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """The most analyses that may wait for a slot."""
+    max_waiting_bytes: Annotated[int, Field(ge=MEBIBYTE, le=1024 * GIBIBYTE)] = GIBIBYTE
+    """The most bytes of images that may wait."""
+
+    max_request_images: Annotated[int, Field(ge=0, le=256)] = 8
+    """The most images in one request."""
+    max_request_image_bytes: Annotated[int, Field(ge=KIBIBYTE, le=GIBIBYTE)] = 24 * MEBIBYTE
+    """The most bytes of one request's images in all."""
+    max_image_bytes: Annotated[int, Field(ge=KIBIBYTE, le=GIBIBYTE)] = 20 * MEBIBYTE
+    """The most bytes of one image, as encoded."""
+    max_image_pixels: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 50_000_000
+    """The most pixels of one image, as encoded. More need more of image_memory_bytes."""
+    max_normalised_pixels: Annotated[int, Field(ge=1024, le=100_000_000)] = 1024 * 1024
+    """The most pixels of a picture that the model sees; larger ones are scaled down."""
+    image_decode_limit_s: Seconds = 10.0
+    """The longest that one image may take to decode."""
+    image_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE, le=1024 * GIBIBYTE)] = GIBIBYTE
+    """The address space of the image process, where the platform can bound it."""
+    max_prompt_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 32_000
+    """The most characters of a prompt, and of a caller's own instructions."""
+
+    default_max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] = NEUTRAL.max_tokens or 512
+    """The most tokens to generate where neither the request nor its advisor says."""
+    max_context_tokens: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    """A bound on prompt and output together, below the model's own. 0: the model's own."""
+    prefill_step_tokens: Annotated[int, Field(ge=16, le=65_536)] = 512
+    """Prompt tokens computed between two decode steps. More reads prompts faster and halts other analyses longer."""
+    vision_cache_entries: Annotated[int, Field(ge=0, le=65_536)] = 64
+    """Encoded pictures that the engine keeps. 0: none."""
+    prefix_cache_bytes: Bytes = 256 * MEBIBYTE
+    """Memory in which the engine keeps the computed starts of prompts. 0: none."""
+
+    token_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.1
+    """How long tokens are collected before they are sent, where the request does not say. 0: each engine step."""
+    progress_interval_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 5.0
+    """The interval of progress events, where the request does not say."""
+    deadline_margin_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.25
+    """How long before a call's deadline the analysis is ended, so that its last events arrive in time."""
+
+    engine_beat_timeout_s: Annotated[float, Field(ge=0.5, le=3600, allow_inf_nan=False)] = 3.0
+    """How long the engine may be silent before it is replaced."""
+    engine_operation_limit_s: Seconds = 60.0
+    """The longest that one operation of the engine may take, such as a decode step or the encoding of a picture."""
+    engine_load_limit_s: Seconds = 600.0
+    """The longest that loading and warming the model may take."""
+    engine_restart_backoff_s: Seconds = 0.5
+    """The pause before a lost engine is started again; doubled after each failure in a row."""
+    engine_restart_backoff_max_s: Seconds = 30.0
+    """The longest of these pauses."""
+    shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 10.0
+    """How long running analyses may go on after SIGTERM."""
+
+    @property
+    def model_source(self) -> str:
+        """What the engine loads: `model`, or the folder of the embedded model."""
+        return self.model or str(embedded_model())
+
+    @property
+    def model_name(self) -> str:
+        """The model's resource name, `models/{id}`."""
+        return f"models/{self.model_id}"
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest request that gRPC accepts: the images, both texts at 4 bytes a character, and 1 MiB besides."""
+        return self.max_request_image_bytes + 2 * 4 * self.max_prompt_characters + MEBIBYTE
