@@ -1,0 +1,60 @@
+"""Checks what git holds: no machine's path, no address of an index, no large file, no name without a role."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LARGEST_BYTES = 10_000_000
+REQUIRED = ("CHANGELOG.md", "LICENSE", "README.md")
+UNWANTED_NAMES = {"uv.lock", "utils.py", "helpers.py", "common.py", "misc.py"}
+# Written so that this file does not match itself.
+UNWANTED_TEXT = {
+    "a path of somebody's machine": re.compile(r"(?<![\w.$~}])/(?:home|root|Users|work|opt)/\w"),
+    "the address of a package index": re.compile(r"index[-]url[ =]|\b(?:pypi|pythonhosted)[.]org|/simple[/\"']"),
+}
+
+
+def tracked() -> list[Path]:
+    """Return the paths of all tracked files, relative to the root."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [Path(name) for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def complaints(files: list[Path]) -> Iterator[str]:
+    """Yield a line for each thing that should not be."""
+    for name in REQUIRED:
+        if Path(name) not in files:
+            yield f"{name} is missing"
+    for file in files:
+        if file.name in UNWANTED_NAMES:
+            yield f"{file}: a name that says no role"
+        if (ROOT / file).stat().st_size > LARGEST_BYTES:
+            yield f"{file}: larger than {LARGEST_BYTES} bytes"
+        yield from unwanted_text(file)
+
+
+def unwanted_text(file: Path) -> Iterator[str]:
+    """Yield the unwanted lines of a text file; other files have none."""
+    try:
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return
+    for number, line in enumerate(lines, start=1):
+        for what, pattern in UNWANTED_TEXT.items():
+            if pattern.search(line):
+                yield f"{file}:{number}: {what}: {line.strip()[:100]}"
+
+
+def main() -> int:
+    """Print what should not be and return the exit status."""
+    found = list(complaints(tracked()))
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
