@@ -12,8 +12,10 @@ REQUIRED = ("CHANGELOG.md", "LICENSE", "README.md")
 UNWANTED_NAMES = {"uv.lock", "utils.py", "helpers.py", "common.py", "misc.py"}
 # Written so that this file does not match itself.
 UNWANTED_TEXT = {
-    "a path of somebody's machine": re.compile(r"(?<![\w.$~}])/(?:home|root|Users|work|opt)/\w"),
-    "the address of a package index": re.compile(r"index[-]url[ =]|\b(?:pypi|pythonhosted)[.]org|/simple[/\"']"),
+    "a path of somebody's machine": re.compile(r"(?<![\w.$~}])/(?:home|root|Users|work|opt|tmp)/\w"),
+    "the address of a package index": re.compile(
+        r"index[-]url[ =][\"']?(?:https?:|file:|/)|\b(?:pypi|pythonhosted)[.]org|/simple[/\"']"
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 CHANNEL_VARIABLE = "MONDRIAN_CHANNEL_FD"
 """The environment variable that tells a child which descriptor is its end."""
@@ -57,7 +58,7 @@ class Child:
             self._process.send_signal(signal.SIGKILL)
         return await self.wait()
 
-    async def __aenter__(self) -> "Child":
+    async def __aenter__(self) -> Self:
         """Return the child itself."""
         return self
 

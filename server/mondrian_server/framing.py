@@ -1,6 +1,7 @@
 """Framing: length-prefixed, typed messages over a socket pair between the server and its child processes."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Any, Generic, TypeVar
@@ -34,9 +35,7 @@ class Codec(Generic[Incoming]):
 class AsyncChannel(Generic[Incoming]):
     """The server's end of a socket pair."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec[Incoming]
-    ):
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec[Incoming]):
         """Wrap an open stream."""
         self._reader = reader
         self._writer = writer
@@ -64,10 +63,8 @@ class AsyncChannel(Generic[Incoming]):
     async def close(self) -> None:
         """Close the stream, whatever its state."""
         self._writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):  # The peer went first: closed is closed.
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass  # The peer went first: closed is closed.
 
 
 class BlockingChannel(Generic[Incoming]):
