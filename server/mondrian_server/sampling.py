@@ -27,7 +27,6 @@ class Sampling:
 
 
 NEUTRAL = Sampling(
-    max_tokens=512,
     min_tokens=0,
     temperature=0.0,
     top_p=1.0,
@@ -35,4 +34,4 @@ NEUTRAL = Sampling(
     min_p=0.0,
     repetition_penalty=1.0,
 )
-"""The server's own defaults: greedy, nothing filtered. The seed is drawn for each analysis."""
+"""The server's own defaults: greedy, nothing filtered. `max_tokens` is the operator's, the seed drawn each time."""

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mondrian_server.sampling import NEUTRAL
 from mondrian_server.settings.checks import derived_model_id, home_expanded, loopback_address
 from mondrian_server.settings.embedded import embedded_model
 
@@ -73,7 +72,7 @@ class Settings(BaseModel):
     max_prompt_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 32_000
     """The most characters of a prompt, and of a caller's own instructions."""
 
-    default_max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] = NEUTRAL.max_tokens or 512
+    default_max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] = 512
     """The most tokens to generate where neither the request nor its advisor says."""
     max_context_tokens: Annotated[int, Field(ge=0, le=1 << 24)] = 0
     """A bound on prompt and output together, below the model's own. 0: the model's own."""

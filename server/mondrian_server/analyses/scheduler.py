@@ -1,0 +1,179 @@
+"""The scheduler: who gets the engine's next slot, and who holds which row."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.analyses.queue import FairQueue
+from mondrian_server.engine.interface import Engine, EngineState
+from mondrian_server.engine.protocol import RowSampling, Submit
+from mondrian_server.events import Stage
+
+MAX_DISPATCHES = 2
+"""How often an analysis that had not started may be handed to a new engine after the loss of one."""
+
+_POSITIONS_INTERVAL_S = 1.0
+
+
+class Scheduler:
+    """The queue in front of the engine.
+
+    The engine is handed a few rows more than it has slots, so that a freed slot is filled at the next step. A row is
+    held from its dispatch until the engine has closed it, also when its analysis has ended long before.
+    """
+
+    def __init__(self, engine: Engine, *, slots: int, lookahead: int) -> None:
+        """Begin with nobody waiting.
+
+        Args:
+            engine: what works on the rows.
+            slots: rows that it works on at once.
+            lookahead: rows that it is handed besides.
+
+        """
+        self._engine = engine
+        self._slots = slots
+        self._lookahead = lookahead
+        self._queue: FairQueue[Analysis] = FairQueue()
+        self._rows: dict[int, Analysis] = {}
+        self._next_row = 1
+        self._positions_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many analyses hold no row."""
+        return len(self._queue)
+
+    @property
+    def rows_held(self) -> int:
+        """How many rows the engine has not closed."""
+        return len(self._rows)
+
+    def holder(self, row: int) -> Analysis | None:
+        """Return the analysis that holds a row."""
+        return self._rows.get(row)
+
+    def enter(self, analysis: Analysis) -> int:
+        """Put an analysis at the end of the queue and return its position; `pump` sets it going."""
+        self._queue.push(analysis)
+        return len(self._looked_ahead()) + len(self._queue)
+
+    def leave(self, analysis: Analysis) -> None:
+        """Take an ended analysis out, wherever it is; its row is free when the engine says so."""
+        self._queue.remove(analysis)
+        if analysis.submitted and analysis.row is not None:
+            self._engine.cancel(analysis.row)
+        else:
+            self.free(analysis)
+        self._refresh_positions_soon()
+
+    def free(self, analysis: Analysis) -> None:
+        """Note that the engine holds the analysis's row no more, and give the place to the next."""
+        if analysis.row is not None:
+            del self._rows[analysis.row]
+            analysis.row, analysis.submitted = None, False
+            self.pump()
+
+    def prepared(self, analysis: Analysis) -> None:
+        """Note that an analysis's images are decoded."""
+        if analysis.row is not None:
+            self._submit(analysis)
+
+    def pump(self) -> None:
+        """Hand the next analyses to the engine as long as it has room, or tell them that the model is being loaded."""
+        state = self._engine.status.state
+        if state is EngineState.READY:
+            while len(self._queue) and len(self._rows) < self._slots + self._lookahead:
+                self._dispatch(self._queue.pop(self._running(), self._slots))
+        elif state is EngineState.LOADING:
+            self._show_loading()
+        self._refresh_positions_soon()
+
+    def lose_rows(self) -> list[Analysis]:
+        """Take back every row of a lost engine; return the analyses that had started, those that had not wait again."""
+        lost = list(self._rows.values())
+        self._rows.clear()
+        started: list[Analysis] = []
+        for analysis in reversed(lost):
+            analysis.row, analysis.submitted = None, False
+            if analysis.ended:
+                continue
+            if analysis.tracker.stage <= Stage.PREPARING and analysis.dispatches < MAX_DISPATCHES:
+                self._queue.push_front(analysis)
+            else:
+                started.append(analysis)
+        return started
+
+    def __iter__(self) -> Iterator[Analysis]:
+        """Iterate over the waiting, in order of arrival."""
+        return iter(self._queue)
+
+    def _dispatch(self, analysis: Analysis) -> None:
+        """Give an analysis its row; the engine gets it now, or as soon as its images are decoded."""
+        analysis.row = self._next_row
+        self._next_row += 1
+        starts_now = len(self._rows) < self._slots
+        self._rows[analysis.row] = analysis
+        if starts_now:
+            analysis.enter(Stage.PREPARING)
+        if analysis.preparation is None:
+            self._submit(analysis)
+
+    def _submit(self, analysis: Analysis) -> None:
+        assert analysis.row is not None
+        analysis.submitted = True
+        analysis.dispatches += 1
+        self._engine.submit(_to_submit(analysis, analysis.row))
+
+    def _running(self) -> Counter[str]:
+        return Counter(analysis.caller for analysis in self._rows.values())
+
+    def _looked_ahead(self) -> list[Analysis]:
+        """Return those that the engine holds ready, but that no slot has been free for."""
+        return [row for row in self._rows.values() if not row.ended and row.tracker.stage is Stage.QUEUED]
+
+    def _show_loading(self) -> None:
+        """Tell those who come first that the model is being loaded."""
+        loading = self._engine.status.loading
+        for analysis in list(self._queue)[: self._slots]:
+            if loading is not None:
+                analysis.tracker.loaded_bytes = loading.done_bytes
+                analysis.tracker.model_bytes = loading.total_bytes
+            analysis.enter(Stage.LOADING_MODEL)
+
+    def _refresh_positions_soon(self) -> None:
+        """Tell the waiting their new positions, at most once a second however fast the queue moves."""
+        if self._positions_timer is None and len(self._queue):
+            loop = asyncio.get_running_loop()
+            self._positions_timer = loop.call_later(_POSITIONS_INTERVAL_S, self._refresh_positions)
+
+    def _refresh_positions(self) -> None:
+        self._positions_timer = None
+        order = self._queue.order(self._running(), self._slots)
+        for position, analysis in enumerate((*self._looked_ahead(), *order), start=1):
+            analysis.move(position)
+
+
+def _to_submit(analysis: Analysis, row: int) -> Submit:
+    resolved, sampling = analysis.resolved, analysis.resolved.sampling
+    return Submit(
+        row=row,
+        instructions=resolved.instructions,
+        prompt=analysis.request.prompt,
+        pictures=analysis.pictures,
+        sampling=RowSampling(
+            max_tokens=sampling.max_tokens,
+            default_max_tokens=resolved.default_max_tokens,
+            min_tokens=sampling.min_tokens or 0,
+            temperature=sampling.temperature or 0.0,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+            top_k=sampling.top_k or 0,
+            min_p=sampling.min_p or 0.0,
+            repetition_penalty=1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty,
+            seed=sampling.seed or 0,
+            stop=sampling.stop,
+        ),
+        cache_scope=analysis.caller,
+        details=analysis.request.token_ids or analysis.request.log_probabilities,
+    )

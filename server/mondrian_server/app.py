@@ -1,0 +1,226 @@
+"""The composition root: the only module that knows every part, and the life of the service from start to end."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+
+import structlog
+from setproctitle import setproctitle
+
+from mondrian_server.advisors import Advisors
+from mondrian_server.analyses.resolution import Defaults
+from mondrian_server.analyses.scheduler import Scheduler
+from mondrian_server.analyses.service import AdmissionLimits, AnalysesService
+from mondrian_server.analyses.validation import RequestLimits
+from mondrian_server.data_dir import DataDir
+from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
+from mondrian_server.engine.protocol import EngineConfig, Step
+from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
+from mondrian_server.images import ImageDecoder, ImageLimits
+from mondrian_server.log.memory import MemoryLog
+from mondrian_server.rpc.analysis_service import AnalysisServicer
+from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
+from mondrian_server.rpc.health import Health
+from mondrian_server.rpc.server import bind, make_health, make_server
+from mondrian_server.settings import Settings
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service that is up. Its parts are for those who watch over it."""
+
+    port: int
+    engine: EngineSupervisor
+    analyses: AnalysesService
+    scheduler: Scheduler
+    log: MemoryLog
+    health: Health
+    supervision: "asyncio.Task[None]"
+
+    async def ended(self) -> None:
+        """Wait for ever; raises StartupError when the first engine cannot load its model."""
+        await asyncio.shield(self.supervision)
+
+
+def serve(settings: Settings, *, announce: Callable[[int], None] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status.
+
+    Args:
+        settings: what the operator decided.
+        announce: called with the gRPC port once the server listens.
+
+    Raises:
+        StartupError: the service cannot start; the message says why in one line.
+
+    """
+    setproctitle("mondrian: server")
+    return asyncio.run(_serve(settings, announce))
+
+
+async def _serve(settings: Settings, announce: Callable[[int], None] | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as service:
+        if announce:
+            announce(service.port)
+        ended = asyncio.create_task(service.ended())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                ended.result()
+            _log.info("stopping", live=service.analyses.live, grace_s=settings.shutdown_grace_s)
+            # A second signal ends the service at once.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await service.health.drain()
+            await service.analyses.drain(settings.shutdown_grace_s)
+        finally:
+            for task in (ended, stopped):
+                task.cancel()
+    _log.info("stopped")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_COMMAND) -> AsyncGenerator[Service]:
+    """Run the service inside a `with` block; at its end everything that was started is ended.
+
+    Args:
+        settings: what the operator decided.
+        engine_command: the engine process; another one only where a fault or a rate must be timed.
+
+    Raises:
+        StartupError: the service cannot start.
+
+    """
+    advisors = Advisors.load(settings.advisors_file)
+    log = MemoryLog()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(DataDir(settings.data_dir))
+        engine = EngineSupervisor(_engine_config(settings), _supervision_limits(settings), command=engine_command)
+        decoder = await stack.enter_async_context(ImageDecoder(_image_limits(settings)))
+        scheduler = Scheduler(engine, slots=settings.slots, lookahead=settings.lookahead)
+        analyses = AnalysesService(
+            limits=_admission_limits(settings),
+            defaults=_defaults(settings),
+            engine=engine,
+            scheduler=scheduler,
+            decoder=decoder,
+            advisors=advisors,
+            log=log,
+        )
+        health = make_health()
+        engine.listen(_Listeners(analyses, health))
+        server = make_server(
+            analyses=AnalysisServicer(analyses),
+            advisors=AdvisorServicer(advisors.list()),
+            models=ModelServicer(settings.model_name, engine, scheduler),
+            health=health,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        port = bind(server, settings.grpc_address)
+        await stack.enter_async_context(_task(health.run()))
+        supervision = await stack.enter_async_context(_task(engine.run()))
+        await server.start()
+        stack.push_async_callback(server.stop, 1.0)
+        _log.info("listening", grpc_port=port, model=settings.model_name)
+        yield Service(
+            port=port,
+            engine=engine,
+            analyses=analyses,
+            scheduler=scheduler,
+            log=log,
+            health=health,
+            supervision=supervision,
+        )
+
+
+class _Listeners:
+    """Passes on what the engine does to the analyses and to health."""
+
+    def __init__(self, analyses: EngineListener, health: Health) -> None:
+        self._analyses = analyses
+        self._health = health
+
+    def engine_changed(self, status: EngineStatus) -> None:
+        self._health.set_serving(status.state is EngineState.READY)
+        self._analyses.engine_changed(status)
+
+    def engine_step(self, step: Step) -> None:
+        self._analyses.engine_step(step)
+
+    def engine_lost(self) -> None:
+        self._analyses.engine_lost()
+
+
+@contextlib.asynccontextmanager
+async def _task(work: Coroutine[None, None, None]) -> AsyncGenerator["asyncio.Task[None]"]:
+    """Run a coroutine beside the block and cancel it at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def _engine_config(settings: Settings) -> EngineConfig:
+    return EngineConfig(
+        model=settings.model_source,
+        slots=settings.slots,
+        prefill_step_tokens=settings.prefill_step_tokens,
+        max_context_tokens=settings.max_context_tokens,
+        vision_cache_entries=settings.vision_cache_entries,
+        prefix_cache_bytes=settings.prefix_cache_bytes,
+    )
+
+
+def _supervision_limits(settings: Settings) -> SupervisionLimits:
+    return SupervisionLimits(
+        beat_timeout_s=settings.engine_beat_timeout_s,
+        operation_limit_s=settings.engine_operation_limit_s,
+        load_limit_s=settings.engine_load_limit_s,
+        backoff_s=settings.engine_restart_backoff_s,
+        backoff_max_s=settings.engine_restart_backoff_max_s,
+    )
+
+
+def _image_limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(
+        max_image_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_normalised_pixels=settings.max_normalised_pixels,
+        decode_limit_s=settings.image_decode_limit_s,
+        memory_limit_bytes=settings.image_memory_bytes,
+    )
+
+
+def _defaults(settings: Settings) -> Defaults:
+    return Defaults(
+        model=settings.model_id,
+        max_tokens=settings.default_max_tokens,
+        token_interval_s=settings.token_interval_s,
+        progress_interval_s=settings.progress_interval_s,
+    )
+
+
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        max_waiting=settings.max_waiting_analyses,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        deadline_margin_s=settings.deadline_margin_s,
+        request=RequestLimits(
+            max_prompt_characters=settings.max_prompt_characters,
+            max_images=settings.max_request_images,
+            max_image_bytes=settings.max_image_bytes,
+            max_images_bytes=settings.max_request_image_bytes,
+        ),
+    )

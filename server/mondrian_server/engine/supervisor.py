@@ -1,0 +1,179 @@
+"""The supervisor: starts the engine process, watches its signs of life, replaces it when it dies or hangs."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from mondrian_server.child import Child, python
+from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
+from mondrian_server.engine.protocol import (
+    Beat,
+    Cancel,
+    Configure,
+    EngineConfig,
+    FromEngine,
+    LoadFailed,
+    Loading,
+    Ready,
+    Step,
+    Submit,
+)
+from mondrian_server.errors import StartupError
+from mondrian_server.framing import AsyncChannel
+
+_log = structlog.stdlib.get_logger(__name__)
+
+ENGINE_COMMAND = python("mondrian_server.engine.process")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisionLimits:
+    """How long the supervisor waits before it acts, in seconds.
+
+    beat_timeout_s: silence after which a running engine counts as hung.
+    operation_limit_s: the longest that one operation of a loaded engine may take.
+    load_limit_s: the longest that start and load may take.
+    backoff_s, backoff_max_s: the first and the longest pause before the engine is started again.
+    """
+
+    beat_timeout_s: float = 5.0
+    operation_limit_s: float = 60.0
+    load_limit_s: float = 600.0
+    backoff_s: float = 0.25
+    backoff_max_s: float = 30.0
+
+
+class _EngineEnded(Exception):
+    """One engine's life is over; the message says how."""
+
+
+class EngineSupervisor:
+    """Keeps one engine process alive and passes frames both ways. An `Engine`."""
+
+    def __init__(
+        self, config: EngineConfig, limits: SupervisionLimits, *, command: Sequence[str] = ENGINE_COMMAND
+    ) -> None:
+        """Prepare; `run` starts the engine."""
+        self._config = config
+        self._limits = limits
+        self._command = command
+        self._listener: EngineListener | None = None
+        self._channel: AsyncChannel[FromEngine] | None = None
+        self._status = EngineStatus(state=EngineState.LOADING)
+        self._ever_ready = False
+        self.pid: int | None = None
+        """The process id of the engine that runs now."""
+        self.beat = Beat(operation="not started", operation_s=0.0, rows_held=0)
+        """The newest sign of life."""
+        self.restarts = 0
+        """How often the engine was replaced."""
+
+    @property
+    def status(self) -> EngineStatus:
+        """The engine now."""
+        return self._status
+
+    def listen(self, listener: EngineListener) -> None:
+        """Tell `listener` from now on; there is one."""
+        self._listener = listener
+
+    def submit(self, row: Submit) -> None:
+        """Hand over one generation."""
+        self._send(row)
+
+    def cancel(self, row: int) -> None:
+        """Tell the engine that nobody wants a row any more."""
+        self._send(Cancel(row=row))
+
+    async def run(self) -> None:
+        """Keep an engine alive until cancelled; raises StartupError if the first one cannot load its model."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self._live()
+            except _EngineEnded as end:
+                self._lost(end, lived_s=time.monotonic() - started)
+            await asyncio.sleep(self._status.retry_after_s)
+            self.restarts += 1
+            self._change(state=EngineState.LOADING, loading=None)
+
+    async def _live(self) -> None:
+        """Run one engine to its end, which is always an exception."""
+        try:
+            child = await Child.start(self._command)
+        except OSError as error:
+            raise _EngineEnded(f"could not be started: {error}") from error
+        async with child:
+            self.pid = child.pid
+            channel = await AsyncChannel[FromEngine].open(child.end, FromEngine)
+            try:
+                channel.send(Configure(config=self._config))
+                self._channel = channel
+                await self._follow(channel)
+                raise _EngineEnded(f"ended with status {await child.kill()}")
+            finally:
+                self._channel, self.pid = None, None
+                await channel.close()
+
+    async def _follow(self, channel: AsyncChannel[FromEngine]) -> None:
+        """Pass on frames until the channel closes; raises _EngineEnded when the engine hangs."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.load_limit_s) as silence:
+                while (frame := await channel.receive()) is not None:
+                    if isinstance(frame, Beat):
+                        self._check(frame)
+                        silence.reschedule(loop.time() + self._limits.beat_timeout_s)
+                    else:
+                        self._handle(frame)
+        except TimeoutError as error:
+            raise _EngineEnded(f"gave no sign of life during {self.beat.operation!r}") from error
+
+    def _check(self, beat: Beat) -> None:
+        """Note a sign of life; raises _EngineEnded if the operation has taken too long."""
+        self.beat = beat
+        ready = self._status.state is EngineState.READY
+        limit_s = self._limits.operation_limit_s if ready else self._limits.load_limit_s
+        if beat.operation_s > limit_s:
+            raise _EngineEnded(f"spent {beat.operation_s:.0f} s on {beat.operation!r}")
+
+    def _handle(self, frame: Loading | Ready | LoadFailed | Step) -> None:
+        match frame:
+            case Step():
+                self._status = replace(
+                    self._status, slots_in_use=frame.slots_in_use, peak_memory_bytes=frame.peak_memory_bytes
+                )
+                if self._listener:
+                    self._listener.engine_step(frame)
+            case Loading():
+                self._change(loading=frame)
+            case Ready():
+                self._ever_ready = True
+                self._change(state=EngineState.READY, model=frame.model, loading=None, failures=0)
+                _log.info("engine is ready", pid=self.pid, model=frame.model.architecture)
+            case LoadFailed():
+                if not self._ever_ready:
+                    raise StartupError(frame.message)
+                raise _EngineEnded(f"could not load the model: {frame.message}")
+
+    def _lost(self, end: _EngineEnded, *, lived_s: float) -> None:
+        """Tell everybody, and decide how long to wait before the next start."""
+        was_ready = self._status.state is EngineState.READY
+        failures = 0 if was_ready else self._status.failures + 1
+        pause_s = min(self._limits.backoff_max_s, self._limits.backoff_s * 2**failures)
+        _log.error("engine lost", how=str(end), lived_s=round(lived_s, 1), restart_in_s=pause_s)
+        self._change(state=EngineState.DOWN, failures=failures, retry_after_s=pause_s, loading=None, slots_in_use=0)
+        if self._listener:
+            self._listener.engine_lost()
+
+    def _change(self, **changes: object) -> None:
+        self._status = replace(self._status, **changes)
+        if self._listener:
+            self._listener.engine_changed(self._status)
+
+    def _send(self, frame: Submit | Cancel) -> None:
+        if self._channel is not None:
+            self._channel.send(frame)

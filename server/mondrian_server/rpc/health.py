@@ -1,0 +1,52 @@
+"""Health: tells the truth about the engine, by `grpc.health.v1`."""
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """The health of the server as a whole (`""`) and of each service.
+
+    The whole and `mondrian.v1.AnalysisService` are SERVING while the engine is ready; the catalogue services as long as
+    the server takes calls.
+    """
+
+    def __init__(self, following: tuple[str, ...], steady: tuple[str, ...]) -> None:
+        """Name the services that follow the engine, and those that do not."""
+        # grpcio-health-checking carries no types, and sets `aio` in a way that checkers cannot follow.
+        self._servicer: Any = vars(grpc_health)["aio"].HealthServicer()
+        self._following = ("", *following)
+        self._steady = steady
+        self._serving = False
+        self._changed = asyncio.Event()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Put the health service on a server."""
+        add: Any = vars(health_pb2_grpc)["add_HealthServicer_to_server"]
+        add(self._servicer, server)
+
+    def set_serving(self, serving: bool) -> None:
+        """Note whether the engine is ready; watchers are told by `run`."""
+        self._serving = serving
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Publish changes until cancelled."""
+        for service in self._steady:
+            await self._servicer.set(service, _SERVING)
+        while True:
+            self._changed.clear()
+            for service in self._following:
+                await self._servicer.set(service, _SERVING if self._serving else _NOT_SERVING)
+            await self._changed.wait()
+
+    async def drain(self) -> None:
+        """Be NOT_SERVING from now on."""
+        await self._servicer.enter_graceful_shutdown()

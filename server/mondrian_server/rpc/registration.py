@@ -1,0 +1,92 @@
+"""Registration: puts servicers on the server so that every error leaves as a rich status.
+
+The generated registration parses requests before a handler sees them, and answers a malformed one with INTERNAL. Here a
+request that cannot be parsed is INVALID_ARGUMENT with the field's name, and every error of `mondrian_server.errors`
+that a handler raises becomes the status it stands for.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from mondrian_server.errors import InternalError, InvalidRequest, MondrianError
+from mondrian_server.rpc.status import to_status
+from mondrian_server.rpc.utf8 import find_invalid_text
+
+_log = structlog.stdlib.get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Context], Awaitable[Message | None]]
+
+
+class StatusError(Exception):
+    """Ends a call with a status that is already made."""
+
+    def __init__(self, status: Status) -> None:
+        """Keep the status."""
+        super().__init__(status.message)
+        self.status = status
+
+
+def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
+    """Serve each method of `service` by the servicer's method of the same name."""
+    handlers = {method.name: _method_handler(method, getattr(servicer, method.name)) for method in service.methods}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+
+
+def _method_handler(method: MethodDescriptor, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
+    make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+    return make(
+        _with_statuses(handler),
+        request_deserializer=_parser(method),
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def _parser(method: MethodDescriptor) -> Callable[[bytes], Message | InvalidRequest]:
+    """Return a parser that gives the error instead of raising it, so that the handler can answer with it."""
+    kind = message_factory.GetMessageClass(method.input_type)
+
+    def parse(data: bytes) -> Message | InvalidRequest:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            field = find_invalid_text(method.input_type, data)
+            message = "the text is not valid UTF-8" if field else f"not a valid {method.input_type.full_name} message"
+            return InvalidRequest(message, field=field or "")
+
+    return parse
+
+
+def _with_statuses(handler: Handler) -> Handler:
+    async def handle(request: Message | InvalidRequest, context: Context) -> Message | None:
+        try:
+            if isinstance(request, InvalidRequest):
+                raise request
+            return await handler(request, context)
+        except MondrianError as error:
+            return await _abort(context, to_status(error))
+        except StatusError as error:
+            return await _abort(context, error.status)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            if context.cancelled() or context.done():
+                return None  # A write to a caller that has gone.
+            _log.exception("a handler failed", error=repr(error)[:200])
+            return await _abort(context, to_status(InternalError("the server has a defect; see its log")))
+
+    return handle
+
+
+async def _abort(context: Context, status: Status) -> None:
+    to_grpc: Any = vars(rpc_status)["to_status"]  # grpcio-status carries no types
+    await context.abort_with_status(to_grpc(status))

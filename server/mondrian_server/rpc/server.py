@@ -1,0 +1,64 @@
+"""The gRPC server: its options, its services and its address."""
+
+import grpc
+
+from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
+from mondrian_server.errors import StartupError
+from mondrian_server.rpc.analysis_service import AnalysisServicer
+from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
+from mondrian_server.rpc.health import Health
+from mondrian_server.rpc.reflection import register_reflection
+from mondrian_server.rpc.registration import register
+
+ANALYSIS_SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
+ADVISOR_SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
+MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+
+def make_health() -> Health:
+    """Return the health of the services that `make_server` serves."""
+    return Health(following=(ANALYSIS_SERVICE.full_name,), steady=(ADVISOR_SERVICE.full_name, MODEL_SERVICE.full_name))
+
+
+def make_server(
+    *,
+    analyses: AnalysisServicer,
+    advisors: AdvisorServicer,
+    models: ModelServicer,
+    health: Health,
+    max_message_bytes: int,
+) -> grpc.aio.Server:
+    """Return a server with every service on it, not yet bound or started."""
+    server = grpc.aio.server(options=_options(max_message_bytes))
+    register(server, ANALYSIS_SERVICE, analyses)
+    register(server, ADVISOR_SERVICE, advisors)
+    register(server, MODEL_SERVICE, models)
+    health.register(server)
+    services = (ANALYSIS_SERVICE.full_name, ADVISOR_SERVICE.full_name, MODEL_SERVICE.full_name, HEALTH_SERVICE)
+    register_reflection(server, services)
+    return server
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Listen on `host:port` (port 0: a free one) and return the port; raises StartupError if it is taken."""
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {address}: is another server running there?") from error
+    if port == 0:
+        raise StartupError(f"cannot listen on {address}")
+    return port
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return the channel arguments: limits, and keep-alive that lets phones ping through quiet stretches."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # By default a second server would bind the same port in silence and take half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
