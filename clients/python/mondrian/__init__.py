@@ -1,1 +1,91 @@
-"""The Mondrian client."""
+"""The Mondrian client: pictures and text in, live progress and every token out.
+
+    async with mondrian.AsyncClient() as client:
+        async for event in client.analyze("Describe this image.", images=["photo.jpg"]):
+            match event:
+                case mondrian.Progress():
+                    print(event.message)
+                case mondrian.Token():
+                    print(event.text, end="")
+                case mondrian.Accepted() | mondrian.Completed():
+                    pass
+
+`Client` is the same without `async`. The generated messages and stubs are in `mondrian.v1`.
+"""
+
+from mondrian._async_client import AsyncClient
+from mondrian._async_stream import AsyncAnalysisStream
+from mondrian._catalogue import Advisor, Model, ModelState
+from mondrian._channel import DEFAULT_ADDRESS
+from mondrian._client import Client
+from mondrian._errors import (
+    AnalysisCancelled,
+    ConnectionFailed,
+    ContextExceeded,
+    DeadlineExceeded,
+    EngineLost,
+    EngineUnavailable,
+    FieldViolation,
+    GenerationFailed,
+    InternalError,
+    InvalidImage,
+    InvalidRequest,
+    ModelNotFound,
+    MondrianError,
+    NotFound,
+    ResourceExhausted,
+    ShuttingDown,
+    TooManyAnalyses,
+    TooManyBytes,
+    Unavailable,
+)
+from mondrian._events import Accepted, Completed, Event, Progress, Result, Token
+from mondrian._images import ImageInput
+from mondrian._options import AnalyzeOptions, Delivery, Sampling, TokenDetail
+from mondrian._results import FinishReason, Stage, Timings, Usage
+from mondrian._stream import AnalysisStream
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "Accepted",
+    "Advisor",
+    "AnalysisCancelled",
+    "AnalysisStream",
+    "AnalyzeOptions",
+    "AsyncAnalysisStream",
+    "AsyncClient",
+    "Client",
+    "Completed",
+    "ConnectionFailed",
+    "ContextExceeded",
+    "DeadlineExceeded",
+    "Delivery",
+    "EngineLost",
+    "EngineUnavailable",
+    "Event",
+    "FieldViolation",
+    "FinishReason",
+    "GenerationFailed",
+    "ImageInput",
+    "InternalError",
+    "InvalidImage",
+    "InvalidRequest",
+    "Model",
+    "ModelNotFound",
+    "ModelState",
+    "MondrianError",
+    "NotFound",
+    "Progress",
+    "ResourceExhausted",
+    "Result",
+    "Sampling",
+    "ShuttingDown",
+    "Stage",
+    "Timings",
+    "Token",
+    "TokenDetail",
+    "TooManyAnalyses",
+    "TooManyBytes",
+    "Unavailable",
+    "Usage",
+]
