@@ -1,0 +1,155 @@
+"""Batch: the rows that hold a slot, and the operations that move them on. Used by the MLX thread only."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from mondrian_server.engine.process.caches import FeatureCache, open_prefix_cache, prefix_salt
+from mondrian_server.engine.process.loading import LoadedModel
+from mondrian_server.engine.process.mlx_internals import Emitted, Generator, Watched
+from mondrian_server.engine.process.preparation import Arrays, PictureInputs
+from mondrian_server.engine.process.rows import Row
+from mondrian_server.engine.process.sampling import Sampler
+from mondrian_server.engine.protocol import EngineConfig
+
+
+class Batch:
+    """Rows that are encoded and prefilled one at a time, and decoded together."""
+
+    def __init__(self, model: LoadedModel, config: EngineConfig):
+        """Build mlx-vlm's generator for `model`, on this thread."""
+        self._model = model
+        self._config = config
+        self._features = FeatureCache(config.vision_cache_entries)
+        self._prefixes = open_prefix_cache(config.prefix_cache_bytes, model.cache_bytes_per_token)
+        self._language = Watched(model.model.language_model)
+        self._sampler = Sampler(
+            self._language.last_logits,
+            forbidden=sorted(model.vocabulary.media),
+            ends=sorted(model.vocabulary.ends),
+        )
+        self._rows: dict[int, Row] = {}
+        self._encoded: dict[bytes, mx.array] = {}
+        self._generator = self._new_generator()
+
+    def _new_generator(self) -> Generator:
+        return Generator(
+            self._language,
+            self._model.processor,
+            self._sampler,
+            slots=self._config.slots,
+            step_tokens=self._config.prefill_step_tokens,
+            prefix_cache=self._prefixes,
+        )
+
+    @property
+    def decoding(self) -> bool:
+        """Whether a decode step has anything to do."""
+        return bool(self._generator.decoding())
+
+    def picture_to_encode(self, row: Row) -> PictureInputs | None:
+        """Return the row's first picture whose features are not at hand."""
+        scope = row.prepared.submit.cache_scope
+        for picture in row.prepared.pictures:
+            if picture.digest in self._encoded:
+                continue
+            cached = self._features.get(scope, picture.digest)
+            if cached is None:
+                return picture
+            self._encoded[picture.digest] = cached
+        return None
+
+    def encode(self, row: Row, picture: PictureInputs) -> None:
+        """Run the vision half over one picture of the row that is entering."""
+        began = time.monotonic()
+        ids = mx.array([picture.ids])
+        outputs = self._model.model.get_input_embeddings(ids, **_to_mlx(picture.arrays))
+        features = outputs.inputs_embeds[0, self._image_positions(picture.ids)]
+        mx.eval(features)
+        self._encoded[picture.digest] = features
+        self._features.put(row.prepared.submit.cache_scope, picture.digest, features)
+        row.encode_s += time.monotonic() - began
+
+    def enter(self, row: Row) -> None:
+        """Queue the row, whose pictures are encoded, for prefill."""
+        began = time.monotonic()
+        ids = [*row.prepared.ids, *row.tokens]
+        inputs = self._inputs(row, ids)
+        self._encoded.clear()
+        if self._prefixes is not None:
+            digests = [picture.digest for picture in row.prepared.submit.pictures]
+            inputs["_apc_semantic_hash"] = prefix_salt(row.prepared.submit.cache_scope, digests)
+        row.uid = self._generator.insert(ids, row.prepared.max_tokens - len(row.tokens), inputs)
+        self._rows[row.uid] = row
+        row.prefill_s += time.monotonic() - began
+
+    def _inputs(self, row: Row, ids: Sequence[int]) -> dict[str, Any]:
+        model, tokens = self._model.model, mx.array([ids])
+        if row.prepared.together is not None:
+            arrays = _to_mlx(row.prepared.together)
+            pixels = arrays.pop("pixel_values", None)
+            outputs = model.get_input_embeddings(tokens, pixels, mask=mx.ones_like(tokens), **arrays)
+            return {name: value for name, value in outputs.to_dict().items() if value is not None}
+        embeddings = model.get_input_embeddings(tokens, None).inputs_embeds
+        if row.prepared.pictures:
+            features = mx.concatenate([self._encoded[p.digest] for p in row.prepared.pictures])
+            embeddings[0, self._image_positions(row.prepared.ids)] = features.astype(embeddings.dtype)
+        return {"inputs_embeds": embeddings}
+
+    def prefill(self, row: Row) -> tuple[int, bool]:
+        """Compute one chunk of the row's prompt; return the tokens computed and whether the prompt is finished."""
+        began = time.monotonic()
+        self._sampler.serve_newcomer(row.draws)
+        result = self._generator.prefill()
+        row.prefill_s += time.monotonic() - began
+        if result.finished:
+            row.prompt_done = row.prompt_tokens
+        else:
+            row.prompt_done = result.done
+            row.cached_tokens = min(result.cached, row.prompt_tokens)
+        return result.step, result.finished
+
+    def join(self) -> None:
+        """Let the rows whose prefill is finished take part in the next decode step."""
+        self._generator.join()
+
+    def decode(self) -> list[tuple[Row, Emitted]]:
+        """Make one decode step for all rows and return their tokens; rows that ended have left the batch."""
+        self._sampler.serve([self._rows[uid].draws for uid in self._generator.decoding()])
+        emitted = self._generator.decode()
+        result = [(self._rows[one.uid], one) for one in emitted]
+        for one in emitted:
+            if one.ended:
+                del self._rows[one.uid]
+        return result
+
+    def remove(self, row: Row) -> None:
+        """Take a row out, whatever its state."""
+        self._encoded.clear()
+        if row.uid is not None and self._rows.pop(row.uid, None) is not None:
+            self._generator.remove(row.uid)
+
+    def abandon(self, row: Row) -> None:
+        """Drop a row whose encode or prefill raised."""
+        self._encoded.clear()
+        self._generator.abandon_prefill()
+        if row.uid is not None:
+            self._rows.pop(row.uid, None)
+
+    def rebuild(self) -> list[Row]:
+        """Start over with an empty generator, and return the rows that were in the old one."""
+        rows = list(self._rows.values())
+        self._rows.clear()
+        self._encoded.clear()
+        self._generator.close()
+        self._generator = self._new_generator()
+        return rows
+
+    def _image_positions(self, ids: Sequence[int]) -> mx.array:
+        return mx.array([position for position, i in enumerate(ids) if i == self._model.image_token])
+
+
+def _to_mlx(arrays: Arrays) -> dict[str, Any]:
+    return {name: mx.array(array) for name, array in arrays.items()}

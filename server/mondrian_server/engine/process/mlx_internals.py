@@ -1,0 +1,166 @@
+"""mlx-vlm internals: every reach-in to private parts of mlx-vlm 0.7.10, and nothing else.
+
+`BatchGenerator.next` makes a decode step and one piece of prefill together, and hides how far a prefill has come. Here
+the two are apart, so that the loop can serve commands and report between them. Look at this module again with each new
+version of mlx-vlm; the pin in pyproject.toml names the one that it was written for.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_vlm.generate.ar import BatchGenerator, GenerationBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitted:
+    """A token that came out of a decode step; `ended` is "stop", "length" or empty."""
+
+    uid: int
+    token: int
+    ended: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefilled:
+    """How far a prompt has come. `step` tokens were computed just now."""
+
+    step: int
+    done: int
+    cached: int
+    finished: bool
+
+
+class Watched:
+    """A language model that keeps the logits of its last call.
+
+    mlx-vlm 0.7.10 hands samplers normalised log-probabilities, in which the repetition penalty (defined on logits)
+    cannot be expressed. Delete this when samplers are given logits.
+    """
+
+    def __init__(self, model: Any):
+        """Wrap `model`."""
+        self._model = model
+        self._logits: Any = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call the model."""
+        output = self._model(*arguments, **options)
+        self._logits = output.logits if hasattr(output, "logits") else output
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what the model has."""
+        return getattr(self._model, name)
+
+    def last_logits(self) -> mx.array:
+        """Return the logits of the last column of the last call, (rows, vocabulary)."""
+        logits = self._logits
+        self._logits = None  # The graph must not be kept alive by this reference.
+        return logits[:, -1, :]
+
+
+class Generator:
+    """A `BatchGenerator` whose decode steps and prefill chunks are separate calls. One row is prefilled at a time."""
+
+    def __init__(self, model: Any, processor: Any, sampler: Any, *, slots: int, step_tokens: int, prefix_cache: Any):
+        """Build on the thread that will make every call: mlx streams are thread-local."""
+        self._generator = BatchGenerator(
+            model,
+            processor,
+            sampler=sampler,
+            completion_batch_size=slots + 1,
+            prefill_batch_size=1,
+            prefill_step_size=step_tokens,
+            compute_logprobs=False,
+            apc_manager=prefix_cache,
+        )
+        self._fresh: list[Any] = []
+
+    def decoding(self) -> list[int]:
+        """Return the uids of the next decode step's rows, in batch order."""
+        return self._generator._generation_batch.uids
+
+    def decode(self) -> list[Emitted]:
+        """Make one decode step: start the next tokens, return the ones started before."""
+        waiting, self._generator._prompt_batch = self._generator._prompt_batch, None
+        try:
+            _, responses = self._generator.next()
+        finally:
+            self._generator._prompt_batch = waiting
+        return [Emitted(uid=r.uid, token=r.token, ended=r.finish_reason or "") for r in responses]
+
+    def insert(self, ids: Sequence[int], max_tokens: int, inputs: Mapping[str, Any]) -> int:
+        """Queue the one prompt to prefill next and return its uid."""
+        return self._generator.insert([list(ids)], max_tokens=[max_tokens], prompt_kwargs=[dict(inputs)])[0]
+
+    def prefill(self) -> Prefilled:
+        """Compute one chunk of the queued prompt; the finished row joins the batch at `join`."""
+        generator = self._generator
+        running, generator._generation_batch = generator._generation_batch, self._empty_batch()
+        before = generator._prompt_batch
+        done_before = before._processed_prompt_columns if before is not None else 0
+        try:
+            generator.next()
+            fresh = generator._generation_batch
+        finally:
+            generator._generation_batch = running
+        batch = generator._prompt_batch
+        if batch is None:
+            if len(fresh):
+                self._fresh.append(fresh)
+            return Prefilled(step=1, done=0, cached=0, finished=True)
+        done, cached = batch._processed_prompt_columns, batch._cached_tokens_per_row[0]
+        return Prefilled(step=done - done_before, done=cached + done, cached=cached, finished=False)
+
+    def join(self) -> None:
+        """Let the rows whose prefill is finished take part in the next decode step."""
+        fresh, self._fresh = self._fresh, []
+        if not fresh:
+            return
+        with mx.stream(self._generator.stream):
+            for other in fresh[1:]:
+                fresh[0].extend(other)
+            self._generator._extend_generation_batch(fresh[0])
+
+    def remove(self, uid: int) -> None:
+        """Take a row out, wherever it is."""
+        for batch in self._fresh:
+            if uid in batch.uids:
+                self._fresh.remove(batch)
+                return
+        self._generator.remove(uid)
+
+    def abandon_prefill(self) -> None:
+        """Drop the prompt whose prefill failed."""
+        generator = self._generator
+        batch, generator._prompt_batch = generator._prompt_batch, None
+        generator._unprocessed_sequences = []
+        if batch is not None:
+            batch._release_apc_meta_blocks()
+
+    def close(self) -> None:
+        """Give back what the generator holds of the device."""
+        self._generator.close()
+
+    def _empty_batch(self) -> Any:
+        running = self._generator._generation_batch
+        return GenerationBatch.empty(running.model, running.sampler, running.stop_criteria, compute_logprobs=False)
+
+
+def keep_numpy(processor: Any) -> None:
+    """Make an mlx-vlm processor return numpy arrays.
+
+    The preparation thread must make no mlx call, and mlx-vlm 0.7.10's own processors end in `to_mlx`. Delete this when
+    they honour `return_tensors="np"`.
+    """
+    module = sys.modules[type(processor).__module__]
+    if hasattr(module, "to_mlx"):
+        module.to_mlx = _to_numpy  # pyright: ignore[reportAttributeAccessIssue] # the module is third-party and untyped
+
+
+def _to_numpy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: np.array(value) if isinstance(value, list) else value for key, value in data.items()}
