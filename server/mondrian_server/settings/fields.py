@@ -67,7 +67,7 @@ class Settings(BaseModel):
     """The most pixels of a picture that the model sees; larger ones are scaled down."""
     image_decode_limit_s: Seconds = 10.0
     """The longest that one image may take to decode."""
-    image_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE, le=1024 * GIBIBYTE)] = GIBIBYTE
+    image_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE, le=1024 * GIBIBYTE)] = 1536 * MEBIBYTE
     """The address space of the image process, where the platform can bound it."""
     max_prompt_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 32_000
     """The most characters of a prompt, and of a caller's own instructions."""
