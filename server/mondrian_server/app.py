@@ -18,7 +18,8 @@ from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, Step
 from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
-from mondrian_server.images import ImageDecoder, ImageLimits
+from mondrian_server.images.decoder import ImageDecoder
+from mondrian_server.images.protocol import ImageLimits
 from mondrian_server.log.memory import MemoryLog
 from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer

@@ -42,7 +42,7 @@ def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: obje
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
 
-def _method_handler(method: MethodDescriptor, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
+def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
     make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
     return make(
         _with_statuses(handler),
