@@ -45,9 +45,11 @@ proto: ## generate the stubs from protos/
 	@.venv-proto/bin/python scripts/protos.py generate
 
 .PHONY: model
-model: ## train, export and score the embedded model (hours)
+model: ## train, export and score the embedded model (an hour or two)
 	@scripts/environment model
-	@cd models/mondrian-tiny && ../../.venv-model/bin/python -m program $(ARGS)
+	@cd models/mondrian-tiny && ../../.venv-model/bin/python -m mondrian_tiny.train $(ARGS)
+	@cd models/mondrian-tiny && ../../.venv-model/bin/python -m mondrian_tiny.samples
+	@cd models/mondrian-tiny && ../../.venv-model/bin/python -m mondrian_tiny.evaluate --pictures 1000 --card README.md
 
 .PHONY: lock
 lock: setup ## write the lock files anew, with the newest versions that fit
