@@ -1,0 +1,1 @@
+"""The Python client against a real gRPC server whose streams are scripted, so that faults can be timed."""

@@ -1,0 +1,106 @@
+"""A scripted server, and both clients behind one face."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+import mondrian
+from tests.client.scripted_server import ScriptedServer, scripted_server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a loop over an analysis went."""
+
+    events: list[mondrian.Event]
+    error: mondrian.MondrianError | None
+    text: str
+
+
+class Caller(Protocol):
+    """What a test asks of either client."""
+
+    async def collect(self, prompt: str = "hi", **options: Any) -> Outcome:
+        """Loop over an analysis to its end, good or bad."""
+        ...
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method that returns one value."""
+        ...
+
+
+class AsyncCaller:
+    """Calls through `AsyncClient`."""
+
+    def __init__(self, client: mondrian.AsyncClient) -> None:
+        self._client = client
+
+    async def collect(self, prompt: str = "hi", **options: Any) -> Outcome:
+        """Loop over an analysis to its end, good or bad."""
+        events: list[mondrian.Event] = []
+        error = None
+        stream = self._client.analyze(prompt, **options)
+        try:
+            async for event in stream:
+                events.append(event)  # noqa: PERF401 - what came before the error counts
+        except mondrian.MondrianError as raised:
+            error = raised
+        return Outcome(events=events, error=error, text=stream.text)
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method that returns one value."""
+        return await getattr(self._client, method)(*args, **options)
+
+
+class SyncCaller:
+    """Calls through `Client`, in a thread."""
+
+    def __init__(self, client: mondrian.Client) -> None:
+        self._client = client
+
+    async def collect(self, prompt: str = "hi", **options: Any) -> Outcome:
+        """Loop over an analysis to its end, good or bad."""
+        return await asyncio.to_thread(self._collect, prompt, options)
+
+    def _collect(self, prompt: str, options: Any) -> Outcome:
+        events: list[mondrian.Event] = []
+        error = None
+        stream = self._client.analyze(prompt, **options)
+        try:
+            for event in stream:
+                events.append(event)  # noqa: PERF402 - what came before the error counts
+        except mondrian.MondrianError as raised:
+            error = raised
+        return Outcome(events=events, error=error, text=stream.text)
+
+    async def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method that returns one value."""
+        return await asyncio.to_thread(getattr(self._client, method), *args, **options)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    """Run a server."""
+    async with scripted_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: ScriptedServer) -> AsyncGenerator[mondrian.AsyncClient]:
+    """Connect an asyncio client to the server."""
+    async with mondrian.AsyncClient(server.address) as connected:
+        yield connected
+
+
+@pytest.fixture(params=["async", "sync"])
+async def caller(request: pytest.FixtureRequest, server: ScriptedServer) -> AsyncGenerator[Caller]:
+    """Connect each client to the server in turn."""
+    if request.param == "async":
+        async with mondrian.AsyncClient(server.address) as client:
+            yield AsyncCaller(client)
+    else:
+        with mondrian.Client(server.address) as client:
+            yield SyncCaller(client)
