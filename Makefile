@@ -10,7 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## build the development environment, .venv
@@ -43,6 +43,10 @@ format: setup ## put Python and protos into their format
 proto: ## generate the stubs from protos/
 	@scripts/environment proto
 	@.venv-proto/bin/python scripts/protos.py generate
+
+.PHONY: settings
+settings: setup ## write docs/settings.md from the settings
+	@$(BIN)/python scripts/settings_page.py generate
 
 .PHONY: model
 model: ## train, export and score the embedded model (an hour or two)
