@@ -1,0 +1,22 @@
+"""The entry point of `mondrian` and `python -m mondrian_server`."""
+
+import sys
+
+OUR_PACKAGES = ("mondrian", "mondrian_server")
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    try:
+        from mondrian_server.cli.main import run  # noqa: PLC0415 - what it needs may not be installed
+
+        status = run()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OUR_PACKAGES:
+            raise
+        sys.exit(f"mondrian: {error.name} is not installed; install the server: pip install 'mondrian-vision[server]'")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
