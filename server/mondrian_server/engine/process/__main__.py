@@ -1,14 +1,19 @@
-"""The engine process's entry: takes its channel, loads the model it is told to, serves until the channel closes."""
+"""The engine process's entry: takes its channel, starts reading and beating, then loads the model and serves."""
 
 import logging
+import queue
 import signal
 import sys
+from typing import Any
 
 from setproctitle import setproctitle
 
 from mondrian_server.child import channel_socket
+from mondrian_server.engine.process.beat import Operations, start_beating
+from mondrian_server.engine.process.mailbox import Mailbox
 from mondrian_server.engine.process.outbox import Outbox
-from mondrian_server.engine.protocol import Configure, EngineConfig, ToEngine
+from mondrian_server.engine.process.reader import RowsHeld, start_reading
+from mondrian_server.engine.protocol import Configure, EngineConfig, Submit, ToEngine
 from mondrian_server.framing import BlockingChannel
 
 
@@ -29,10 +34,15 @@ def main() -> int:
 
 
 def _serve(channel: BlockingChannel[ToEngine], config: EngineConfig) -> int:
-    # Imported here: mlx-vlm takes seconds to import, and a parent that is gone must not wait for that.
-    from mondrian_server.engine.process.engine import serve  # noqa: PLC0415
-
-    return serve(channel, Outbox(channel), config)
+    outbox, operations, held = Outbox(channel), Operations(), RowsHeld()
+    letters: Mailbox[Any] = Mailbox()
+    submissions: queue.SimpleQueue[Submit] = queue.SimpleQueue()
+    start_reading(channel, held, letters.put, submissions.put)
+    start_beating(outbox, operations, held, config.beat_interval_s)
+    with operations.running("load"):
+        # Imported here: mlx-vlm takes seconds to import, and beats must not wait for that.
+        from mondrian_server.engine.process.engine import serve  # noqa: PLC0415
+    return serve(config, outbox, operations, letters, submissions, held)
 
 
 if __name__ == "__main__":

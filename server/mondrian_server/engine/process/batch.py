@@ -9,7 +9,8 @@ import mlx.core as mx
 from mondrian_server.engine.process.caches import FeatureCache, open_prefix_cache, prefix_salt
 from mondrian_server.engine.process.loading import LoadedModel
 from mondrian_server.engine.process.mlx_internals import Emitted, Generator, Watched
-from mondrian_server.engine.process.preparation import Arrays, PictureInputs
+from mondrian_server.engine.process.mlx_typed import arrays, evaluate
+from mondrian_server.engine.process.preparation import PictureInputs
 from mondrian_server.engine.process.rows import Row
 from mondrian_server.engine.process.sampling import Sampler
 from mondrian_server.engine.protocol import EngineConfig
@@ -65,9 +66,9 @@ class Batch:
         """Run the vision half over one picture of the row that is entering."""
         began = time.monotonic()
         ids = mx.array([picture.ids])
-        outputs = self._model.model.get_input_embeddings(ids, **_to_mlx(picture.arrays))
+        outputs = self._model.model.get_input_embeddings(ids, **arrays(picture.arrays))
         features = outputs.inputs_embeds[0, self._image_positions(picture.ids)]
-        mx.eval(features)
+        evaluate(features)
         self._encoded[picture.digest] = features
         self._features.put(row.prepared.submit.cache_scope, picture.digest, features)
         row.encode_s += time.monotonic() - began
@@ -88,9 +89,9 @@ class Batch:
     def _inputs(self, row: Row, ids: Sequence[int]) -> dict[str, Any]:
         model, tokens = self._model.model, mx.array([ids])
         if row.prepared.together is not None:
-            arrays = _to_mlx(row.prepared.together)
-            pixels = arrays.pop("pixel_values", None)
-            outputs = model.get_input_embeddings(tokens, pixels, mask=mx.ones_like(tokens), **arrays)
+            together = arrays(row.prepared.together)
+            pixels = together.pop("pixel_values", None)
+            outputs = model.get_input_embeddings(tokens, pixels, mask=mx.ones_like(tokens), **together)
             return {name: value for name, value in outputs.to_dict().items() if value is not None}
         embeddings = model.get_input_embeddings(tokens, None).inputs_embeds
         if row.prepared.pictures:
@@ -149,7 +150,3 @@ class Batch:
 
     def _image_positions(self, ids: Sequence[int]) -> mx.array:
         return mx.array([position for position, i in enumerate(ids) if i == self._model.image_token])
-
-
-def _to_mlx(arrays: Arrays) -> dict[str, Any]:
-    return {name: mx.array(array) for name, array in arrays.items()}

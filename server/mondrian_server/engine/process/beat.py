@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sized
 
 from mondrian_server.engine.process.outbox import Outbox
 from mondrian_server.engine.protocol import Beat
@@ -34,13 +34,13 @@ class Operations:
         return name, time.monotonic() - since
 
 
-def start_beating(outbox: Outbox, operations: Operations, rows_held: Callable[[], int], interval_s: float) -> None:
+def start_beating(outbox: Outbox, operations: Operations, rows_held: Sized, interval_s: float) -> None:
     """Send a `Beat` every `interval_s` seconds for as long as the process lives."""
 
     def beat() -> None:
         while True:
             name, running_s = operations.current()
-            outbox.send(Beat(operation=name, operation_s=running_s, rows_held=rows_held()))
+            outbox.send(Beat(operation=name, operation_s=running_s, rows_held=len(rows_held)))
             time.sleep(interval_s)
 
     threading.Thread(target=beat, name="beat", daemon=True).start()

@@ -4,11 +4,14 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
-from mlx_vlm.apc import APCManager
+
+from mondrian_server.engine.process.mlx_typed import member
 
 _BLOCK_TOKENS = 16
+_MOST_BLOCKS = 1024  # mlx-vlm 0.7.10 walks through all of them several times for each prompt.
 
 
 class FeatureCache:
@@ -34,14 +37,17 @@ class FeatureCache:
             self._features.popitem(last=False)
 
 
-def open_prefix_cache(size_bytes: int, bytes_per_token: int) -> APCManager | None:
+def open_prefix_cache(size_bytes: int, bytes_per_token: int) -> Any | None:
     """Return mlx-vlm's automatic prefix cache, or None where it is turned off or nothing fits."""
     blocks = size_bytes // max(1, bytes_per_token * _BLOCK_TOKENS)
     if blocks < 1:
         return None
     os.environ["APC_HASH"] = "sha256"  # mlx-vlm 0.7.10 reads it here only; its default can be made to collide.
     gigabytes = size_bytes / (1 << 30)
-    return APCManager(num_blocks=min(blocks, 4096), block_size=_BLOCK_TOKENS, overrides={"memory_max_gb": gigabytes})
+    manager = member("mlx_vlm.apc", "APCManager")
+    return manager(
+        num_blocks=min(blocks, _MOST_BLOCKS), block_size=_BLOCK_TOKENS, overrides={"memory_max_gb": gigabytes}
+    )
 
 
 def prefix_salt(scope: str, digests: Sequence[bytes]) -> int:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx_vlm
-from mlx.utils import tree_flatten, tree_map
 
 from mondrian_server.engine.process.mlx_internals import keep_numpy
+from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate, member, parameters
 from mondrian_server.engine.process.vocabulary import Vocabulary, read_vocabulary
 from mondrian_server.engine.protocol import EngineConfig, Loading, ModelDescription
 
@@ -54,7 +53,7 @@ def load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel
 
 def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel:
     report(Loading(message=f"Loading {config.model}...", done_bytes=0, total_bytes=0))
-    model, processor = mlx_vlm.load(config.model, lazy=True)
+    model, processor = member("mlx_vlm", "load")(config.model, lazy=True)
     _widen_on_cpu(model)
     weights = _evaluate(model, report)
     keep_numpy(processor)
@@ -79,18 +78,18 @@ def _widen_on_cpu(model: Any) -> None:
     """Compute in float32 on the CPU: half the time of float16 there, and exact whatever the batch."""
     if mx.default_device().type != mx.DeviceType.cpu:
         return
-    if sum(array.nbytes for _, array in tree_flatten(model.parameters())) > _WIDEN_BELOW_BYTES:
+    if sum(array.nbytes for _, array in parameters(model)) > _WIDEN_BELOW_BYTES:
         return
     halves = (mx.float16, mx.bfloat16)
-    model.update(tree_map(lambda a: a.astype(mx.float32) if a.dtype in halves else a, model.parameters()))
+    change_parameters(model, lambda a: a.astype(mx.float32) if a.dtype in halves else a)
 
 
 def _evaluate(model: Any, report: Callable[[Loading], None]) -> int:
     """Read the weights from disk, parameter by parameter, and return their size in bytes."""
-    arrays: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
+    arrays = [array for _, array in parameters(model)]
     total, done, reported = sum(array.nbytes for array in arrays), 0, 0.0
     for array in arrays:
-        mx.eval(array)
+        evaluate(array)
         done += array.nbytes
         if time.monotonic() - reported >= _REPORT_EVERY_S or done == total:
             reported = time.monotonic()
@@ -99,14 +98,15 @@ def _evaluate(model: Any, report: Callable[[Loading], None]) -> int:
 
 
 def _describe(model: Any, config: EngineConfig, weights: int, *, accepts_images: bool) -> ModelDescription:
-    quantization = getattr(model.config, "quantization", None) or {}
+    quantization: dict[str, Any] = getattr(model.config, "quantization", None) or {}
+    bits = int(quantization.get("bits", 0))
     return ModelDescription(
         architecture=str(model.config.model_type),
         context_tokens=_context_tokens(model.config, config.max_context_tokens),
         slots=config.slots,
-        parameters=_parameters(model, quantization.get("bits", 0)),
+        parameters=_parameters(model, bits),
         weights_bytes=weights,
-        quantization_bits=int(quantization.get("bits", 0)),
+        quantization_bits=bits,
         accepts_images=accepts_images,
     )
 
@@ -114,7 +114,7 @@ def _describe(model: Any, config: EngineConfig, weights: int, *, accepts_images:
 def _parameters(model: Any, bits: int) -> int:
     """Count parameters; packed weights hold several in each 32-bit word, and scales and biases are none."""
     count = 0
-    for name, array in tree_flatten(model.parameters()):
+    for name, array in parameters(model):
         if bits and array.dtype == mx.uint32:
             count += array.size * 32 // bits
         elif not (bits and name.rsplit(".", 1)[-1] in ("scales", "biases")):

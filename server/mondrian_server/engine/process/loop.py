@@ -2,19 +2,25 @@
 
 import logging
 from collections import deque
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import mlx.core as mx
 
 from mondrian_server.engine.process.batch import Batch
 from mondrian_server.engine.process.beat import IDLE, Operations
-from mondrian_server.engine.process.mailbox import Arrived, Letter, Mailbox, Unwanted
+from mondrian_server.engine.process.mailbox import Mailbox
 from mondrian_server.engine.process.mlx_internals import Emitted
 from mondrian_server.engine.process.outbox import Outbox
 from mondrian_server.engine.process.preparation import Prepared
+from mondrian_server.engine.process.reader import RowsHeld
 from mondrian_server.engine.process.rows import Row, open_row
 from mondrian_server.engine.process.vocabulary import Vocabulary
-from mondrian_server.engine.protocol import EngineConfig, RowCancelled, RowFailed, RowUpdate, Step
+from mondrian_server.engine.protocol import Cancel, EngineConfig, RowCancelled, RowFailed, RowUpdate, Step, Submit
 from mondrian_server.events import FinishReason, Stage
+
+Letter: TypeAlias = Submit | Cancel | Prepared | RowFailed
+Letters: TypeAlias = Mailbox[Letter]
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,17 +33,19 @@ class Loop:
         config: EngineConfig,
         batch: Batch,
         vocabulary: Vocabulary,
-        mailbox: Mailbox,
+        letters: Letters,
         outbox: Outbox,
         operations: Operations,
+        held: RowsHeld,
     ):
         """Hold the collaborators; nothing runs yet."""
         self._config = config
         self._batch = batch
         self._vocabulary = vocabulary
-        self._mailbox = mailbox
+        self._letters = letters
         self._outbox = outbox
         self._operations = operations
+        self._held = held
         self._open: set[int] = set()
         self._waiting: deque[Prepared] = deque()
         self._entering: deque[Row] = deque()
@@ -53,7 +61,7 @@ class Loop:
         """Make one turn; with `wait`, block first while there is nothing to do."""
         idle = not (self._slots or self._waiting)
         with self._operations.running(IDLE):
-            letters = self._mailbox.take(wait=wait and idle)
+            letters = self._letters.take(wait=wait and idle)
         self._serve(letters)
         if self._batch.decoding:
             self._decode()
@@ -63,12 +71,12 @@ class Loop:
 
     # Commands
 
-    def _serve(self, letters: list[Letter]) -> None:
+    def _serve(self, letters: Sequence[Letter]) -> None:
         for letter in letters:
             match letter:
-                case Arrived(row=row):
+                case Submit(row=row):
                     self._open.add(row)
-                case Unwanted(row=row):
+                case Cancel(row=row):
                     self._cancel(row)
                 case Prepared():
                     if letter.submit.row in self._open:
@@ -88,10 +96,10 @@ class Loop:
     def _close(self, update: RowUpdate) -> None:
         """Send the closing update of a row that holds nothing any more."""
         self._open.discard(update.row)
-        self._mailbox.close(update.row)
-        if row := self._slots.pop(update.row, None):
-            if row in self._entering:
-                self._entering.remove(row)
+        self._held.discard(update.row)
+        row = self._slots.pop(update.row, None)
+        if row is not None and row in self._entering:
+            self._entering.remove(row)
         self._updates.append(update)
 
     # Decode
@@ -108,8 +116,7 @@ class Loop:
             self._take(row, emitted)
 
     def _take(self, row: Row, emitted: Emitted) -> None:
-        if not row.tokens:
-            self._updates.append(row.stage(Stage.GENERATING))
+        self._note(row, Stage.GENERATING)
         if emitted.token in self._vocabulary.ends:
             self._close(row.done(row.text.finish(), FinishReason.STOP))
             return
@@ -131,6 +138,7 @@ class Loop:
                 self._close(_failed(row))
                 continue
             row.rescued_at = len(row.tokens)
+            row.restart()
             self._entering.append(row)
 
     # Entry: encode and prefill
@@ -150,7 +158,7 @@ class Loop:
                 self._encode(row)
             else:
                 budget -= self._prefill(row)
-            self._serve(self._mailbox.take(wait=False))
+            self._serve(self._letters.take(wait=False))
         self._join()
 
     def _next_row(self) -> Row | None:
@@ -182,7 +190,7 @@ class Loop:
         except Exception:
             self._fail(row, "prefill")
             return 1
-        self._updates.append(row.stage(Stage.PREFILL))
+        self._note(row, Stage.PREFILL)
         if finished:
             self._entering.popleft()
         return step
@@ -203,8 +211,12 @@ class Loop:
 
     def _tell(self, row: Row, stage: Stage) -> None:
         """Tell at once that a row enters a stage, before the operation that may take long."""
-        self._updates.append(row.stage(stage))
+        self._note(row, stage)
         self._flush()
+
+    def _note(self, row: Row, stage: Stage) -> None:
+        if not row.tokens:  # A rescued row has told its stages before; they never go back.
+            self._updates.append(row.stage(stage))
 
     def _flush(self) -> None:
         if self._updates:

@@ -8,11 +8,12 @@ version of mlx-vlm; the pin in pyproject.toml names the one that it was written 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx_vlm.generate.ar import BatchGenerator, GenerationBatch
+
+from mondrian_server.engine.process.mlx_typed import member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ class Watched:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the model."""
         output = self._model(*arguments, **options)
-        self._logits = output.logits if hasattr(output, "logits") else output
+        if "n_to_process" not in options:  # With it: a chunk of a prompt before the last, whose logits nobody needs.
+            self._logits = output.logits if hasattr(output, "logits") else output
         return output
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +70,8 @@ class Generator:
 
     def __init__(self, model: Any, processor: Any, sampler: Any, *, slots: int, step_tokens: int, prefix_cache: Any):
         """Build on the thread that will make every call: mlx streams are thread-local."""
-        self._generator = BatchGenerator(
+        # Typed Any: every use below is of a private or an untyped part.
+        self._generator: Any = member("mlx_vlm.generate.ar", "BatchGenerator")(
             model,
             processor,
             sampler=sampler,
@@ -148,7 +151,8 @@ class Generator:
 
     def _empty_batch(self) -> Any:
         running = self._generator._generation_batch
-        return GenerationBatch.empty(running.model, running.sampler, running.stop_criteria, compute_logprobs=False)
+        empty = member("mlx_vlm.generate.ar", "GenerationBatch").empty
+        return empty(running.model, running.sampler, running.stop_criteria, compute_logprobs=False)
 
 
 def keep_numpy(processor: Any) -> None:
@@ -163,4 +167,4 @@ def keep_numpy(processor: Any) -> None:
 
 
 def _to_numpy(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: np.array(value) if isinstance(value, list) else value for key, value in data.items()}
+    return {key: np.array(cast("Any", value)) if isinstance(value, list) else value for key, value in data.items()}

@@ -68,20 +68,21 @@ class Rejection(Exception):
 class Preparation:
     """Prepares rows one after the other, in the order in which they come."""
 
-    def __init__(self, model: LoadedModel, deliver: Callable[[Prepared | RowFailed], None]):
-        """Prepare for `model` and call `deliver`, on the preparation thread, with each result."""
+    def __init__(
+        self,
+        model: LoadedModel,
+        waiting: "queue.SimpleQueue[Submit]",
+        deliver: Callable[[Prepared | RowFailed], None],
+    ):
+        """Prepare the rows in `waiting` for `model` and call `deliver`, on the preparation thread, with each."""
         self._model = model
         self._format = PromptFormat(model.processor, model.config)
         self._deliver = deliver
-        self._waiting: queue.SimpleQueue[Submit] = queue.SimpleQueue()
+        self._waiting = waiting
 
     def start(self) -> None:
         """Start the thread; it lives as long as the process."""
         threading.Thread(target=self._run, name="preparation", daemon=True).start()
-
-    def take(self, submit: Submit) -> None:
-        """Prepare this row after those that came before."""
-        self._waiting.put(submit)
 
     def _run(self) -> None:
         while True:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_vlm.prompt_utils import apply_chat_template
-from mlx_vlm.utils import should_add_special_tokens
+from mondrian_server.engine.process.mlx_typed import member
 
 _SENTINEL = "\ue000mondrian\ue001"
 
@@ -31,12 +30,13 @@ class PromptFormat:
         self._processor = processor
         self._config = config
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self.adds_markers = should_add_special_tokens(config.model_type, processor)
+        self.adds_markers = bool(member("mlx_vlm.utils", "should_add_special_tokens")(config.model_type, processor))
 
     @functools.cache  # noqa: B019 # one object for the life of the process, at most nine entries
     def frame(self, pictures: int) -> Frame:
         """Return the frame for a user turn of so many pictures and one text."""
-        rendered = apply_chat_template(self._processor, self._config, _SENTINEL, num_images=pictures)
+        render = member("mlx_vlm.prompt_utils", "apply_chat_template")
+        rendered = render(self._processor, self._config, _SENTINEL, num_images=pictures)
         before, found, after = str(rendered).partition(_SENTINEL)
         if not found:
             raise ValueError("the model's chat template drops the user's text")

@@ -12,9 +12,14 @@ from mondrian_server.events import FinishReason, Stage
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """A row that holds a slot. Changed by the MLX thread only."""
+    """A row that holds a slot. Changed by the MLX thread only.
+
+    history: the token ids of the prompt that the repetition penalty counts: no media and no control tokens.
+    rescued_at: how many tokens it had when it was last saved from a failed step.
+    """
 
     prepared: Prepared
+    history: tuple[int, ...]
     draws: RowDraws
     text: TextAssembler
     uid: int | None = None
@@ -23,7 +28,7 @@ class Row:
     prompt_done: int = 0
     encode_s: float = 0.0
     prefill_s: float = 0.0
-    rescued_at: int = -1
+    rescued_at: int | None = None
 
     @property
     def number(self) -> int:
@@ -34,6 +39,17 @@ class Row:
     def prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return len(self.prepared.ids)
+
+    def restart(self) -> None:
+        """Make the row continue after its last token as if it had just taken its slot."""
+        self.uid = None
+        self.prompt_done = 0
+        self.draws = RowDraws(
+            self.prepared.submit.sampling,
+            history=(*self.history, *self.tokens),
+            offset=len(self.tokens),
+            details=self.prepared.submit.details,
+        )
 
     def stage(self, stage: Stage) -> RowStage:
         """Return the update that tells where the row is."""
@@ -83,6 +99,10 @@ class Row:
 def open_row(prepared: Prepared, vocabulary: Vocabulary) -> Row:
     """Return the row of a prepared submission, at the moment it takes its slot."""
     submit = prepared.submit
-    history = [i for i in prepared.ids if i not in vocabulary.media and i not in vocabulary.controls]
-    draws = RowDraws(submit.sampling, history=history, details=submit.details)
-    return Row(prepared=prepared, draws=draws, text=TextAssembler(submit.sampling.stop))
+    history = tuple(i for i in prepared.ids if i not in vocabulary.media and i not in vocabulary.controls)
+    return Row(
+        prepared=prepared,
+        history=history,
+        draws=RowDraws(submit.sampling, history=history, details=submit.details),
+        text=TextAssembler(submit.sampling.stop),
+    )

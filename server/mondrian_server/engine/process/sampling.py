@@ -8,12 +8,12 @@ Nothing here waits for the device: mlx-vlm computes the next step while the last
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mondrian_server.engine.process.mlx_typed import evaluate_later, gumbel, to_mlx, to_numpy
 from mondrian_server.engine.protocol import RowSampling
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -30,7 +30,7 @@ class Draw:
     def value(self, index: int) -> float:
         """Return one row's log-probability."""
         if self._values is None:
-            self._values = [float(value) for value in np.asarray(self._array)]
+            self._values = [float(value) for value in to_numpy(self._array)]
         return self._values[index]
 
 
@@ -97,7 +97,7 @@ class Sampler:
                 self._table.put_back()
             self._table = _Table(rows)
 
-    def __call__(self, log_probabilities: mx.array) -> mx.array:
+    def __call__(self, _: mx.array) -> mx.array:
         """Refuse: without positions a row's randomness would depend on its neighbours."""
         raise TypeError("this sampler needs positions: mlx-vlm must call sample_target")
 
@@ -183,7 +183,7 @@ class _Table:
         """Keep the chosen tokens' log-probabilities for the rows that asked."""
         chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
         values = chosen - mx.logsumexp(logits, axis=-1)
-        mx.async_eval(tokens, values)
+        evaluate_later(tokens, values)
         draw = Draw(values)
         for index, row in enumerate(self.rows):
             if row.details:
@@ -194,8 +194,8 @@ class _Table:
         scaled = (logits - logits.max(axis=-1, keepdims=True)) / self._temperature
         if self._filtered:
             scaled = mx.where(scaled >= self._threshold(scaled), scaled, -mx.inf)
-        keys = mx.array(_keys(self._seeds, np.array(at, dtype=np.uint64)))
-        return scaled + _gumbel(keys, logits.shape[-1]) * self._noise
+        keys = to_mlx(_keys(self._seeds, np.array(at, dtype=np.uint64)))
+        return scaled + gumbel(keys, logits.shape[-1]) * self._noise
 
     def _threshold(self, scaled: mx.array) -> mx.array:
         """Return the lowest score that top-k, then top-p, then min-p keep."""
@@ -214,21 +214,17 @@ def _seen(row: RowDraws, vocabulary: int) -> mx.array:
     seen = np.zeros(vocabulary, dtype=np.bool_)
     if row.penalised:
         seen[list(row.history)] = True
-    return mx.array(seen)
+    return to_mlx(seen)
 
 
 def _column(values: Sequence[float]) -> mx.array:
-    return mx.array(np.array(values, dtype=np.float32)[:, None])
+    return to_mlx(np.array(values, dtype=np.float32)[:, None])
 
 
 def _minus_infinity(vocabulary: int, ids: Sequence[int]) -> mx.array:
     row = np.zeros(vocabulary, dtype=np.float32)
     row[[i for i in ids if i < vocabulary]] = -np.inf
-    return mx.array(row)
-
-
-def _gumbel(keys: mx.array, vocabulary: int) -> Any:
-    return mx.vmap(lambda key: mx.random.gumbel((vocabulary,), key=key))(keys)
+    return to_mlx(row)
 
 
 def _keys(seeds: npt.NDArray[np.uint64], positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
