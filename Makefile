@@ -19,7 +19,7 @@ setup: ## build the development environment, .venv
 .PHONY: run
 run: ## start the service on the embedded model and stream a first analysis
 	@scripts/environment run
-	@exec scripts/run
+	@exec $(BIN)/python scripts/run.py
 
 .PHONY: test
 test: setup ## run the tests
