@@ -131,14 +131,14 @@ class Analysis:
     def fail(self, error: MondrianError) -> None:
         """End with an error; what was generated before is delivered first."""
         if not self.ended:
-            self._flush()
+            self._flush_rest()
             now_s = self._loop.time()
             self._end(Failed(error=error, usage=self.tracker.usage(), timings=self.tracker.timings(now_s)))
 
     def cancel(self) -> None:
         """End because the caller no longer wants it."""
         if not self.ended:
-            self._flush()
+            self._flush_rest()
             tracker, now_s = self.tracker, self._loop.time()
             self._end(Cancelled(stage=tracker.stage, usage=tracker.usage(), timings=tracker.timings(now_s)))
 
@@ -146,7 +146,7 @@ class Analysis:
         if self.ended:
             return
         self.enter(Stage.FINALIZING)
-        self._flush()
+        self._flush_rest()
         self._end(
             Completed(
                 text="".join(self._texts),
@@ -179,11 +179,14 @@ class Analysis:
         if self._delivery is not None:
             self._delivery.cancel()
             self._delivery = None
-        now_s = self._loop.time()
-        if self._buffer.due_in_s(now_s) is not None:
-            token = self._buffer.take(now_s)
-            self._texts.append(token.text)
-            self._append(token)
+        token = self._buffer.take(self._loop.time())
+        self._texts.append(token.text)
+        self._append(token)
+
+    def _flush_rest(self) -> None:
+        """Write the last token event, which may have no text: half of a character, or the match of a stop string."""
+        if not self._buffer.is_empty:
+            self._flush()
 
     def _next_heartbeat(self, at: float) -> None:
         self._heartbeat = self._loop.call_at(at, self._beat, at)

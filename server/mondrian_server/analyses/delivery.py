@@ -38,6 +38,11 @@ class TokenBuffer:
         self._ids += ids
         self._log_probabilities += log_probabilities
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been collected since the last token event."""
+        return not (self._texts or self._count)
+
     def due_in_s(self, now_s: float) -> float | None:
         """Return seconds until the collected tokens are due; 0 or less: now; None: there is nothing to send."""
         if not self._texts and not self._ids and not self._log_probabilities:
