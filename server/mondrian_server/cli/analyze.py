@@ -11,6 +11,7 @@ from rich.console import Console
 
 import mondrian
 from mondrian_server.cli.durations import duration
+from mondrian_server.cli.interrupt import cancelled_by_ctrl_c
 from mondrian_server.cli.options import address_option, json_option
 from mondrian_server.cli.outcome import EXIT_CODES, outcome
 from mondrian_server.cli.output import show_json, show_live, show_plain
@@ -73,16 +74,17 @@ def analyze(files: tuple[str, ...], as_json: bool, address: str, **arguments: Un
     the text scrolls by; in a pipe there is the text and nothing else. Ctrl-C cancels the analysis.
     """
     _check_usage(files, arguments, as_json=as_json)
-    live = not as_json and sys.stdout.isatty()
+    console = Console(file=sys.stdout)
+    live = not as_json and sys.stdout.isatty() and not console.is_dumb_terminal
     with outcome(address, files=files, as_json=as_json):
         images = [sys.stdin.buffer if name == _STDIN else name for name in files]
         with mondrian.Client(address) as client, _start(client, images, arguments, live=live) as stream:
             if as_json:
-                show_json(stream.messages(), sys.stdout)
+                show_json(cancelled_by_ctrl_c(stream.messages(), stream.cancel), sys.stdout)
             elif live:
-                show_live(stream, Console(file=sys.stdout))
+                show_live(cancelled_by_ctrl_c(stream, stream.cancel), console)
             else:
-                show_plain(stream, sys.stdout, _status_console())
+                show_plain(cancelled_by_ctrl_c(stream, stream.cancel), sys.stdout, _status_console())
 
 
 def _check_usage(files: Sequence[str], arguments: _Arguments, *, as_json: bool) -> None:

@@ -53,7 +53,7 @@ def models(as_json: bool, address: str) -> None:
         if as_json:
             _print_json([model_service_pb2.Model(**_fields(model)) for model in listed])
         elif sys.stdout.isatty():
-            headings = ("Name", "State", "Architecture", "Context", "Busy", "Waiting", "Parameters", "Size")
+            headings = ("Name", "State", "Architecture", "Context", "Busy", "Waiting", "Size")
             _print_table(headings, [_for_people(model) for model in listed])
         else:
             _print_tabs([_for_programs(model) for model in listed])
@@ -67,8 +67,7 @@ def _for_people(model: mondrian.Model) -> tuple[str, ...]:
         f"{model.context_tokens:,}" if model.context_tokens else "",
         f"{model.slots_in_use}/{model.slots}",
         str(model.queue_length),
-        _count(model.parameters),
-        decimal(model.weights_bytes) if model.weights_bytes else "",
+        f"{_count(model.parameters)}, {decimal(model.weights_bytes)}" if model.parameters else "",
     )
 
 
@@ -88,7 +87,7 @@ def _count(number: int) -> str:
     for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
             return f"{number / size:.1f} {unit}"
-    return str(number) if number else ""
+    return str(number)
 
 
 def _id(name: str) -> str:
@@ -125,7 +124,7 @@ def _print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # a name that is cut off cannot be typed
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)

@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 import mondrian
-from mondrian_server.cli.wrapping import full_lines, printable, wrap
+from mondrian_server.cli.screen import Foot
+from mondrian_server.cli.wrapping import full_lines, printable
 
 _REDRAW_S = 0.03
 _MAX_BAR_WIDTH = 44
@@ -40,27 +40,23 @@ class LiveDisplay:
             shows_text: False where the text goes elsewhere and the terminal shows only where the analysis is.
 
         """
-        self._console = console
+        self._foot = Foot(console)
         self._shows_text = shows_text
         self._open_line = ""
         self._has_text = False
         self._progress: mondrian.Progress | None = None
         self._spinner = Spinner("dots", style="cyan")
         self._drawn_at = 0.0
-        self._live = Live(self, console=console, auto_refresh=False, transient=True, redirect_stderr=False)
 
     def __enter__(self) -> Self:
-        self._live.start(refresh=True)
+        self._draw()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        open_line, self._open_line = self._open_line, ""
-        self._progress = None
-        self._live.stop()
-        for line in wrap(open_line, self._console.width) if open_line else ():
-            self._print(line)
+        lines, rest = full_lines(self._open_line, self._foot.width)
+        self._foot.clear(above=[*lines, rest] if rest else lines)
 
     def show(self, event: mondrian.Event) -> None:
         """Show the next event."""
@@ -70,35 +66,25 @@ class LiveDisplay:
             case mondrian.Progress():
                 self._progress = event
             case mondrian.Accepted() | mondrian.Completed():
-                pass
-        self._draw(at_once=not isinstance(event, mondrian.Token))
-
-    def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = []
-        if self._open_line:
-            parts.append(Text(self._open_line.rstrip(" "), no_wrap=True, overflow="ellipsis"))
-        if self._has_text:
-            parts.append(Text(""))
-        return Group(*parts, *status_lines(self._progress, self._spinner, self._console.width))
+                return
+        if isinstance(event, mondrian.Progress) or time.monotonic() - self._drawn_at >= _REDRAW_S:
+            self._draw()
 
     def _append(self, text: str) -> None:
         if self._shows_text and text:
             self._open_line += printable(text)
             self._has_text = True
 
-    def _draw(self, *, at_once: bool) -> None:
-        now = time.monotonic()
-        if not at_once and now - self._drawn_at < _REDRAW_S:
-            return
-        self._drawn_at = now
-        lines, self._open_line = full_lines(self._open_line, self._console.width)
-        if lines:
-            self._print("\n".join(lines))  # draws what stands below as well
-        else:
-            self._live.refresh()
-
-    def _print(self, text: str) -> None:
-        self._console.print(Text(text), no_wrap=True, overflow="ignore", crop=False, highlight=False)
+    def _draw(self) -> None:
+        self._drawn_at = time.monotonic()
+        lines, self._open_line = full_lines(self._open_line, self._foot.width)
+        parts: list[RenderableType] = []
+        if self._open_line:
+            parts.append(Text(self._open_line.rstrip(" "), no_wrap=True))
+        if self._has_text:
+            parts.append(Text(""))
+        parts += status_lines(self._progress, self._spinner, self._foot.width)
+        self._foot.draw(Group(*parts), above=lines)
 
 
 def status_lines(progress: mondrian.Progress | None, spinner: RenderableType, width: int) -> list[RenderableType]:

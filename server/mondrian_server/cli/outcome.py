@@ -38,6 +38,7 @@ _CODES: Mapping[type[mondrian.MondrianError], int] = {
     mondrian.ResourceExhausted: BUSY,
     mondrian.AnalysisCancelled: CANCELLED,
 }
+_CANCELLED_LINE = "cancelled"
 _LOOPBACK = re.compile(r"(127\.[\d.]+|localhost|\[::1\]):\d+")
 
 
@@ -56,7 +57,7 @@ def outcome(address: str, *, files: Sequence[str] = (), as_json: bool = False) -
     try:
         yield
     except KeyboardInterrupt:
-        _end(mondrian.AnalysisCancelled("cancelled"), "cancelled", as_json)
+        _end(mondrian.AnalysisCancelled("cancelled"), _CANCELLED_LINE, as_json)
     except OSError as error:
         if error.filename is None:  # not a file that the user named: a broken pipe is for click
             raise
@@ -70,6 +71,8 @@ def describe(error: mondrian.MondrianError, address: str, files: Sequence[str] =
     """Return the error in one line, in the words of the command line."""
     if isinstance(error, mondrian.ConnectionFailed) and not error.analysis and _LOOPBACK.fullmatch(address):
         return f"no server answers at {address} (start one with `mondrian serve`)"
+    if isinstance(error, mondrian.AnalysisCancelled):
+        return _CANCELLED_LINE
     parts = [f"{_label(violation.field, files)}: {violation.description}" for violation in error.field_violations]
     line = " ".join(("; ".join(parts) or error.message).split())
     if error.retry_after_s is None:

@@ -47,7 +47,7 @@ def _cut(paragraph: str, width: int) -> int | None:
     for index, character in enumerate(paragraph):
         cells += cell_len(character)
         if character == " ":
-            last_space = index + 1
+            last_space = index + 1 if paragraph[:index].strip() else 0
         elif cells > width:
             return last_space or max(index, 1)
     return None
