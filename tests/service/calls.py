@@ -29,10 +29,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A service and a channel to it."""
+class Connection:
+    """A channel to a service, with its stubs."""
 
-    service: Service
     channel: grpc.aio.Channel
 
     @property
@@ -49,17 +48,6 @@ class Running:
     def models(self) -> "model_service_pb2_grpc.ModelServiceAsyncStub":
         """The stub of ModelService."""
         return model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-    @property
-    def held(self) -> tuple[int, int, int, int]:
-        """What the server holds: live analyses, waiting ones, rows of the engine, bytes of images, in that order."""
-        service = self.service
-        return (
-            service.analyses.live,
-            service.scheduler.waiting,
-            service.scheduler.rows_held,
-            service.analyses.bytes_held,
-        )
 
     async def is_serving(self) -> bool:
         """Ask health."""
@@ -85,6 +73,24 @@ class Running:
     async def ask(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Outcome":
         """Make an analysis and wait for its end."""
         return await self.call(config, timeout_s=timeout_s).outcome()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running(Connection):
+    """A service in this process, and a channel to it."""
+
+    service: Service
+
+    @property
+    def held(self) -> tuple[int, int, int, int]:
+        """What the server holds: live analyses, waiting ones, rows of the engine, bytes of images, in that order."""
+        service = self.service
+        return (
+            service.analyses.live,
+            service.scheduler.waiting,
+            service.scheduler.rows_held,
+            service.analyses.bytes_held,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
