@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-PATHS := clients/python server tests scripts models/mondrian-tiny $(wildcard bench)
+PATHS := bench clients/python models/mondrian-tiny scripts server tests
 
 # pyright's wrapper asks the network whether it is the newest; the lock decides that.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -28,6 +28,10 @@ test: setup ## run the tests
 .PHONY: soak
 soak: setup ## run the long tests
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+.PHONY: bench
+bench: setup ## measure the engine against a bare generator
+	@$(BIN)/python bench/engine_vs_bare.py $(ARGS)
 
 .PHONY: check
 check: setup ## check style, types, imports, protos, stubs and tracked files
