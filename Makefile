@@ -3,7 +3,6 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-PATHS := bench clients/python models/mondrian-tiny scripts server tests
 
 # pyright's wrapper asks the network whether it is the newest; the lock decides that.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -39,8 +38,8 @@ check: setup ## check style, types, imports, protos, stubs and tracked files
 
 .PHONY: format
 format: setup ## put Python and protos into their format
-	@$(BIN)/ruff check --fix --select I $(PATHS)
-	@$(BIN)/ruff format $(PATHS)
+	@$(BIN)/ruff check --fix --select I .
+	@$(BIN)/ruff format .
 	@$(BIN)/buf format --write protos
 
 .PHONY: proto
