@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -28,6 +28,9 @@ HOPELESS_FAILURES = 3
 """After so many failed starts of the engine in a row, analyses are refused instead of kept waiting."""
 
 _SHUTDOWN_RETRY_S = 5.0
+
+_NO_LIMIT_S = 1e8
+"""A limit of three years and more is none: it is beyond what clocks and timers can hold."""
 
 
 class Decoder(Protocol):
@@ -140,7 +143,7 @@ class AnalysesService:
         self._scheduler.pump()
         return analysis.name
 
-    async def watch(self, name: str, after_sequence: int = 0) -> AsyncIterator[Sequence[Event]]:
+    async def watch(self, name: str, after_sequence: int = 0) -> AsyncGenerator[Sequence[Event]]:
         """Yield the events after a sequence as they come, in groups, to the terminal one."""
         while True:
             events = self._log.read(name, after_sequence)
@@ -188,13 +191,21 @@ class AnalysesService:
             analysis = self._scheduler.holder(update.row)
             if analysis is not None:
                 analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
-                self._update(analysis, update)
+                self._update_alone(analysis, update)
 
     def engine_lost(self) -> None:
         """Fail what had started; what had not waits again, at the head of the queue."""
         retry_after_s = self._engine.status.retry_after_s
         for analysis in self._scheduler.lose_rows():
             analysis.fail(errors.EngineLost("the engine was lost; try again", retry_after_s=retry_after_s))
+
+    def _update_alone(self, analysis: Analysis, update: RowUpdate) -> None:
+        """Pass an update on so that a defect ends this analysis, and neither the others nor the supervisor."""
+        try:
+            self._update(analysis, update)
+        except Exception:
+            _log.exception("an update failed", analysis=analysis.name)
+            analysis.fail(errors.InternalError("the server has a defect; see its log"))
 
     def _update(self, analysis: Analysis, update: RowUpdate) -> None:
         match update:
@@ -210,6 +221,7 @@ class AnalysesService:
                 analysis.fail(_row_error(update))
             case RowCancelled():
                 self._scheduler.free(analysis)
+                analysis.fail(errors.InternalError("the engine gave up the analysis unasked"))
 
     def _accepted(self, resolved: Resolved, position: int, limit_s: float | None) -> Accepted:
         model = self._engine.status.model
@@ -315,4 +327,5 @@ def _unavailable(status: EngineStatus) -> errors.EngineUnavailable:
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((value for value in (one, other) if value is not None), default=None)
+    """Return the earlier of two limits; None where there is none."""
+    return min((value for value in (one, other) if value is not None and value < _NO_LIMIT_S), default=None)
