@@ -1,5 +1,6 @@
 """The entry point of `mondrian` and `python -m mondrian_server`."""
 
+import os
 import sys
 
 OUR_PACKAGES = ("mondrian", "mondrian_server")
@@ -7,6 +8,8 @@ OUR_PACKAGES = ("mondrian", "mondrian_server")
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
+    # gRPC's C core reads this when it is imported. Its own notices on stderr tear our one-line errors apart.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from mondrian_server.cli.main import run  # noqa: PLC0415 - what it needs may not be installed
 
