@@ -63,12 +63,12 @@ class Connection:
         """Start an analysis."""
         return Call(self.analyses.Analyze(service_pb.AnalyzeRequest(config=config), timeout=timeout_s))
 
-    def send(self, data: bytes) -> "Call":
+    def send(self, data: bytes, *, compression: grpc.Compression | None = None) -> "Call":
         """Start an analysis from the bytes of a message, whatever they are."""
         analyze: grpc.aio.UnaryStreamMultiCallable[Any, service_pb.AnalyzeResponse] = self.channel.unary_stream(
             ANALYZE, response_deserializer=service_pb.AnalyzeResponse.FromString
         )
-        return Call(analyze(data))
+        return Call(analyze(data, compression=compression))
 
     async def ask(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Outcome":
         """Make an analysis and wait for its end."""

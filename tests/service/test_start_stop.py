@@ -182,6 +182,14 @@ class HealthWatch:
                 self.statuses.append(answer.status)
 
 
+async def assert_ended_cleanly(running: Program) -> None:
+    """Assert that the server ends soon with status 0, leaves no process, and logs no error."""
+    assert await running.ended(within_s=5.0) == 0
+    assert not left_of(running.folder)
+    assert not [line for line in running.log if "exception" in line or line["level"] in ("error", "critical")]
+    assert running.log[-1]["event"] == "stopped"
+
+
 async def test_sigterm_lets_running_analyses_finish(tmp_path: Path) -> None:
     """Health turns first, new calls are refused with a delay to retry, the running one completes, the status is 0."""
     async with program(tmp_path, "--shutdown-grace-s", "30") as running:
@@ -199,9 +207,8 @@ async def test_sigterm_lets_running_analyses_finish(tmp_path: Path) -> None:
         outcome = await call.outcome()
         assert outcome.completed.usage.output_tokens == 400
         assert outcome.text == outcome.completed.text
-        assert await running.ended(within_s=5.0) == 0
+        await assert_ended_cleanly(running)
         assert watch.statuses == [SERVING, NOT_SERVING]
-        assert not left_of(running.folder)
         await watch.close()
 
 
@@ -217,8 +224,7 @@ async def test_what_outlasts_the_grace_is_told_that_the_server_ends(tmp_path: Pa
         failed = outcome.events[-1].failed
         assert 0 < failed.usage.output_tokens < 4_000
         assert sum(event.token.token_count for event in outcome.events) == failed.usage.output_tokens
-        assert await running.ended(within_s=5.0) == 0
-        assert not left_of(running.folder)
+        await assert_ended_cleanly(running)
 
 
 async def test_sigterm_while_the_model_loads_ends_it_cleanly(tmp_path: Path) -> None:
@@ -229,8 +235,7 @@ async def test_sigterm_while_the_model_loads_ends_it_cleanly(tmp_path: Path) -> 
         running.process.send_signal(signal.SIGTERM)
         outcome = await call.outcome()
         assert (outcome.code, outcome.reason) == (UNAVAILABLE, "SHUTTING_DOWN")
-        assert await running.ended(within_s=5.0) == 0
-        assert not left_of(running.folder)
+        await assert_ended_cleanly(running)
 
 
 async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
