@@ -1,5 +1,6 @@
 """AnalysisService over the analyses."""
 
+import contextlib
 from typing import cast
 
 from mondrian.v1 import analysis_service_pb2 as pb
@@ -31,10 +32,11 @@ class AnalysisServicer:
         name = self._analyses.accept(values, deadline_in_s=_deadline_in_s(context))
         del values
         try:
-            async for events in self._analyses.watch(name):
-                for event in events:
-                    await context.write(pb.AnalyzeResponse(event=from_event(event)))
-                _raise_if_not_completed(events[-1])
+            async with contextlib.aclosing(self._analyses.watch(name)) as groups:
+                async for events in groups:
+                    for event in events:
+                        await context.write(pb.AnalyzeResponse(event=from_event(event)))
+                    _raise_if_not_completed(events[-1])
         finally:
             self._analyses.forget(name)
 
