@@ -3,6 +3,8 @@
 import contextlib
 from typing import cast
 
+import structlog
+
 from mondrian.v1 import analysis_service_pb2 as pb
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.events import Cancelled, Event, Failed
@@ -31,6 +33,8 @@ class AnalysisServicer:
         request.Clear()  # The images live on in `values` alone, and go when they are decoded.
         name = self._analyses.accept(values, deadline_in_s=_deadline_in_s(context))
         del values
+        # Each call is a task with a context of its own; whatever it logs from here on carries the name.
+        structlog.contextvars.bind_contextvars(analysis=name)
         try:
             async with contextlib.aclosing(self._analyses.watch(name)) as groups:
                 async for events in groups:
