@@ -5,11 +5,13 @@ import re
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import terminal
+from tests.cli.programs import Terminal, terminal
 
 ROOT = Path(__file__).parents[2]
 CTRL_C = b"\x03"
@@ -25,10 +27,16 @@ def make_run(tmp_path: Path) -> tuple[str, ...]:
     return (make, "-f", str(makefile), "run")
 
 
+def on_terminal(command: Sequence[str], address: str, folder: Path) -> AbstractAsyncContextManager[Terminal]:
+    """Run a command on a terminal, with a service that listens on `address`."""
+    return terminal(
+        (), command=command, columns=100, MONDRIAN_GRPC_ADDRESS=address, MONDRIAN_DATA_DIR=str(folder / "data")
+    )
+
+
 async def test_it_proves_itself_serves_on_and_ends_well_by_ctrl_c(make_run: tuple[str, ...], tmp_path: Path) -> None:
     """The analysis streams to the terminal, the address is told, and Ctrl-C is no error for make."""
-    settings = {"MONDRIAN_GRPC_ADDRESS": "127.0.0.1:0", "MONDRIAN_DATA_DIR": str(tmp_path / "data")}
-    async with terminal((), command=make_run, columns=100, **settings) as shown:
+    async with on_terminal(make_run, "127.0.0.1:0", tmp_path) as shown:
         await shown.sees("Listening on 127.0.0.1:")
         await shown.sees("tokens/s")
         await shown.sees("Ctrl-C ends it.")
@@ -44,8 +52,7 @@ async def test_it_proves_itself_serves_on_and_ends_well_by_ctrl_c(make_run: tupl
 
 async def test_a_signal_to_make_ends_the_service(make_run: tuple[str, ...], tmp_path: Path) -> None:
     """SIGTERM to make reaches the service, which leaves nothing behind."""
-    settings = {"MONDRIAN_GRPC_ADDRESS": "127.0.0.1:0", "MONDRIAN_DATA_DIR": str(tmp_path / "data")}
-    async with terminal((), command=make_run, columns=100, **settings) as shown:
+    async with on_terminal(make_run, "127.0.0.1:0", tmp_path) as shown:
         await shown.sees("Listening on 127.0.0.1:")
         assert shown.process is not None
         shown.process.terminate()
@@ -58,8 +65,7 @@ async def test_a_taken_port_is_told_in_one_line(make_run: tuple[str, ...], tmp_p
     """Where something listens already, `make run` says so and fails."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        settings = {"MONDRIAN_GRPC_ADDRESS": address, "MONDRIAN_DATA_DIR": str(tmp_path / "data")}
-        async with terminal((), command=make_run, columns=100, **settings) as shown:
+        async with on_terminal(make_run, address, tmp_path) as shown:
             assert await shown.end() != 0
             said = [line for line in shown.screen.lines if line and "***" not in line]
             assert len(said) == 1
