@@ -205,6 +205,19 @@ async def test_cancelling_stops_the_decoding() -> None:
     assert office.engine.submitted == []
 
 
+async def test_pictures_are_held_only_until_the_engine_has_begun_with_them() -> None:
+    """They are kept for the loss of an engine before that; after it they do not count against those who wait."""
+    office = Office()
+    name = office.accept("?", bytes(900))
+    await eventually(lambda: office.engine.submitted)
+    office.engine.step(stage(1, Stage.PREPARING))
+    assert office.service.bytes_held == 6
+    office.engine.step(stage(1, Stage.ENCODING))
+    assert office.service.bytes_held == 0
+    office.service.forget(name)
+    assert office.service.bytes_held == 0
+
+
 async def test_decoded_images_of_an_ended_analysis_go_nowhere() -> None:
     """An end in the very moment in which the decoding ends wins."""
     decoder = GatedDecoder(is_open=False)

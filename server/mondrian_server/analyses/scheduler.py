@@ -99,10 +99,10 @@ class Scheduler:
             analysis.row, analysis.submitted = None, False
             if analysis.ended:
                 continue
-            if analysis.tracker.stage <= Stage.PREPARING and analysis.dispatches < MAX_DISPATCHES:
-                self._queue.push_front(analysis)
-            else:
+            if has_started(analysis) or analysis.dispatches >= MAX_DISPATCHES:
                 started.append(analysis)
+            else:
+                self._queue.push_front(analysis)
         started.reverse()
         return started
 
@@ -158,6 +158,11 @@ class Scheduler:
         self._positions_timer = None
         for position, analysis in enumerate(self._order(), start=1):
             analysis.move(position)
+
+
+def has_started(analysis: Analysis) -> bool:
+    """Return whether the engine has begun to compute, so that another engine could not take over."""
+    return analysis.tracker.stage > Stage.PREPARING
 
 
 def _to_submit(analysis: Analysis, row: int) -> Submit:

@@ -13,7 +13,7 @@ from mondrian_server import errors
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.request import AnalysisRequest
 from mondrian_server.analyses.resolution import Catalogue, Defaults, Resolved, resolve
-from mondrian_server.analyses.scheduler import Scheduler
+from mondrian_server.analyses.scheduler import Scheduler, has_started
 from mondrian_server.analyses.validation import RequestLimits, validate
 from mondrian_server.engine.interface import Engine, EngineState, EngineStatus
 from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
@@ -89,7 +89,7 @@ class AnalysesService:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of images and pictures held for live analyses."""
+        """Bytes of images and pictures held for analyses that have not started."""
         return self._bytes_held
 
     # What callers ask for.
@@ -213,6 +213,8 @@ class AnalysesService:
                 analysis.tokens_generated(update)
             case RowStage():
                 analysis.stage_reported(update)
+                if has_started(analysis):
+                    self._let_go_of_pictures(analysis)
             case RowDone():
                 self._scheduler.free(analysis)
                 analysis.row_done(update)
@@ -259,8 +261,7 @@ class AnalysesService:
     def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
         """Let go of everything that an ended analysis held."""
         del self._live[analysis.name]
-        self._hold(analysis, 0)
-        analysis.pictures = ()
+        self._let_go_of_pictures(analysis)
         if analysis.preparation is not None:
             analysis.preparation.cancel()
         _log_end(analysis.name, terminal)
@@ -271,6 +272,11 @@ class AnalysesService:
     def _fail_all(self, error: errors.MondrianError) -> None:
         for analysis in list(self._live.values()):
             analysis.fail(error)
+
+    def _let_go_of_pictures(self, analysis: Analysis) -> None:
+        """Forget what only another dispatch would need."""
+        analysis.pictures = ()
+        self._hold(analysis, 0)
 
     def _hold(self, analysis: Analysis, count: int) -> None:
         self._bytes_held += count - analysis.bytes_held
