@@ -197,11 +197,16 @@ async def test_an_idle_engine_may_be_idle_for_ever(tmp_path: Path) -> None:
 
 
 async def test_an_idle_engine_that_holds_a_row_is_hung(tmp_path: Path) -> None:
-    """An engine that does nothing for a row it holds is replaced at the operation limit."""
+    """One that does nothing for a row is replaced at the operation limit, counted from the row and not before."""
     limits = SupervisionLimits(beat_timeout_s=5.0, operation_limit_s=0.3, backoff_s=0.05)
+    loop = asyncio.get_running_loop()
     async with supervised(Life(step_s=1000.0), Life(), folder=tmp_path, limits=limits) as (supervisor, diary, _):
         await diary.until(is_ready)
+        await eventually(lambda: supervisor.beat.operation_s > 0.4)
+        submitted_at = loop.time()
         supervisor.submit(submission(1))
+        await diary.until(lambda diary: diary.losses == 1)
+        assert loop.time() - submitted_at >= 0.3
         await diary.until(is_replaced)
 
 
