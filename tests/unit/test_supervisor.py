@@ -128,6 +128,8 @@ async def test_a_model_loads_with_byte_counts_and_rows_pass_both_ways(tmp_path: 
         await diary.until(lambda diary: any(isinstance(update, RowDone) for update in diary.updates))
         tokens = [update.text for update in diary.updates if isinstance(update, RowTokens)]
         assert tokens == ["t1 ", "t2 ", "t3 "]
+        assert supervisor.status.peak_memory_bytes == 4096
+        assert supervisor.status.slots_in_use == 0
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,9 @@ async def test_a_lost_engine_is_replaced(
         ]
         assert supervisor.pid != first_pid
         assert supervisor.restarts == 1
+        down = next(status for status in diary.statuses if status.state is EngineState.DOWN)
+        assert (down.slots_in_use, down.loading) == (0, None)
+        assert down.model is not None, "what is known of the model stays known"
         assert starts(tmp_path / "starts") == 2
         assert [child.pid for child in processes(tmp_path)] == [supervisor.pid]
 
