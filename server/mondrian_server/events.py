@@ -85,6 +85,7 @@ class Progress(Struct, frozen=True, kw_only=True, tag=True):
     peak_memory_bytes: int = 0
     elapsed_s: float = 0.0
     estimated_time_left_s: float | None = None
+    continuations: int = 0
 
 
 class Token(Struct, frozen=True, kw_only=True, tag=True):

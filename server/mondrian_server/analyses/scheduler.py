@@ -10,8 +10,8 @@ from mondrian_server.engine.interface import Engine, EngineState
 from mondrian_server.engine.protocol import RowSampling, Submit
 from mondrian_server.events import Stage
 
-MAX_DISPATCHES = 2
-"""How often an analysis that had not started may be handed to a new engine after the loss of one."""
+ALONE_AFTER_CRASHES = 2
+"""After so many crashes since its last token an analysis runs alone, so that it is known to be the cause of the next."""
 
 _POSITIONS_INTERVAL_S = 1.0
 
@@ -84,30 +84,38 @@ class Scheduler:
         """Hand the next analyses to the engine as long as it has room, or tell them that the model is being loaded."""
         state = self._engine.status.state
         if state is EngineState.READY:
-            while len(self._queue) and len(self._rows) < self._slots + self._lookahead:
-                self._dispatch(self._queue.pop(self._running(), self._slots))
+            while (head := self._queue.peek(self._running(), self._slots)) and self._has_room_for(head):
+                self._queue.remove(head)
+                self._dispatch(head)
         elif state is EngineState.LOADING:
             self._show_loading()
         self._refresh_positions_soon()
 
     def lose_rows(self) -> list[Analysis]:
-        """Take back every row of a lost engine; return the analyses that had started, those that had not wait again."""
-        lost = list(self._rows.values())
-        self._rows.clear()
-        started: list[Analysis] = []
-        for analysis in reversed(lost):
+        """Take back every row of a lost engine; return the active analyses that the engine had in hand, oldest first.
+
+        They wait again, at the head of the queue and in their old order, as do those that it did not have yet.
+        """
+        lost = [analysis for analysis in self._rows.values() if not analysis.ended]
+        in_hand = [analysis for analysis in lost if analysis.submitted]
+        for analysis in self._rows.values():
             analysis.row, analysis.submitted = None, False
-            if analysis.ended:
-                continue
-            if analysis.tracker.stage <= Stage.PREPARING and analysis.dispatches < MAX_DISPATCHES:
-                self._queue.push_front(analysis)
-            else:
-                started.append(analysis)
-        return started
+        self._rows.clear()
+        for analysis in reversed(lost):
+            self._queue.push_front(analysis)
+        return in_hand
 
     def __iter__(self) -> Iterator[Analysis]:
         """Iterate over the waiting, in order of arrival."""
         return iter(self._queue)
+
+    def _has_room_for(self, analysis: Analysis) -> bool:
+        """Return whether there is a place for an analysis; a suspect gets none beside others, nor they beside it."""
+        if not self._rows:
+            return True
+        if _is_suspect(analysis) or any(_is_suspect(row) for row in self._rows.values()):
+            return False
+        return len(self._rows) < self._slots + self._lookahead
 
     def _dispatch(self, analysis: Analysis) -> None:
         """Give an analysis its row; the engine gets it now, or as soon as its images are decoded."""
@@ -123,7 +131,6 @@ class Scheduler:
     def _submit(self, analysis: Analysis) -> None:
         assert analysis.row is not None
         analysis.submitted = True
-        analysis.dispatches += 1
         self._engine.submit(_to_submit(analysis, analysis.row))
 
     def _running(self) -> Counter[str]:
@@ -155,12 +162,17 @@ class Scheduler:
             analysis.move(position)
 
 
+def _is_suspect(analysis: Analysis) -> bool:
+    return analysis.crashes >= ALONE_AFTER_CRASHES
+
+
 def _to_submit(analysis: Analysis, row: int) -> Submit:
-    resolved, sampling = analysis.resolved, analysis.resolved.sampling
+    request, resolved = analysis.spec.request, analysis.spec.resolved
+    sampling = resolved.sampling
     return Submit(
         row=row,
         instructions=resolved.instructions,
-        prompt=analysis.request.prompt,
+        prompt=request.prompt,
         pictures=analysis.pictures,
         sampling=RowSampling(
             max_tokens=sampling.max_tokens,
@@ -175,5 +187,6 @@ def _to_submit(analysis: Analysis, row: int) -> Submit:
             stop=sampling.stop,
         ),
         cache_scope=analysis.caller,
-        details=analysis.request.token_ids or analysis.request.log_probabilities,
+        details=request.log_probabilities,
+        prior_ids=tuple(analysis.ids),
     )

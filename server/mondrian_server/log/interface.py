@@ -61,20 +61,12 @@ class RequestIdTaken(Exception):
         self.record = record
 
 
-class LogUnavailable(Exception):
-    """The store cannot keep events at present: the disk is full, or the file is gone or damaged."""
-
-
-class EventsExpired(Exception):
-    """The events were deleted because of their age or size."""
-
-
 class EventLog(Protocol):
     """Numbered events of many analyses, and what is kept beside them.
 
     `append` never waits: it numbers the event and hands it to the store. Everything else knows only what the store has
     kept, so that nobody sees an event that a crash could take back. Names that the store does not know raise KeyError.
-    Every method but `append` and `available` may raise LogUnavailable.
+    Every method but `append` and `available` may raise `errors.LogUnavailable`.
     """
 
     @property
@@ -98,7 +90,7 @@ class EventLog(Protocol):
         ...
 
     async def read(self, name: str, after_sequence: int, limit: int = 1000) -> Sequence[Event]:
-        """Return kept events after a sequence (0: from the first), oldest first; raises EventsExpired."""
+        """Return kept events after a sequence (0: from the first), oldest first; raises `errors.EventsExpired`."""
         ...
 
     async def wait(self, name: str, after_sequence: int) -> None:

@@ -1,4 +1,4 @@
-"""Paging of short lists that stand in memory, after AIP-158."""
+"""Paging, after AIP-158."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,11 +11,20 @@ Item = TypeVar("Item")
 
 
 def page(items: Sequence[Item], page_size: int, page_token: str) -> tuple[Sequence[Item], str]:
-    """Return a page and the token of the next one, empty at the end; raises InvalidRequest for bad arguments."""
-    if page_size < 0:
-        raise InvalidRequest("page_size is negative", field="page_size")
+    """Return a page of a list that stands in memory, and the token of the next one, empty at the end.
+
+    Raises InvalidRequest for bad arguments.
+    """
+    size = checked_page_size(page_size, MAX_PAGE_SIZE)
     if page_token and not (page_token.isascii() and page_token.isdigit() and int(page_token) <= len(items)):
         raise InvalidRequest("page_token is not one that this server gave", field="page_token")
     start = int(page_token or 0)
-    end = start + min(page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
+    end = start + size
     return items[start:end], str(end) if end < len(items) else ""
+
+
+def checked_page_size(page_size: int, default: int) -> int:
+    """Return the number of items of a page; raises InvalidRequest if it is negative."""
+    if page_size < 0:
+        raise InvalidRequest("page_size is negative", field="page_size")
+    return min(page_size or default, MAX_PAGE_SIZE)
