@@ -44,9 +44,9 @@ proto: ## generate the stubs from protos/
 	@scripts/environment proto
 	@.venv-proto/bin/python scripts/protos.py generate
 
-.PHONY: settings
-settings: setup ## write docs/settings.md from the settings
-	@$(BIN)/python scripts/settings_page.py generate
+.PHONY: pages
+pages: setup ## write docs/settings.md and docs/modules.md from the code
+	@$(BIN)/python scripts/pages.py generate
 
 .PHONY: model
 model: ## train, export and score the embedded model (an hour or two)

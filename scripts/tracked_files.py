@@ -1,4 +1,4 @@
-"""Checks what git holds: no machine's path, no address of an index, no large file, no name without a role."""
+"""Checks what git holds: no machine's path, no address of an index, nothing too large, no name without a role."""
 
 import re
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST_BYTES = 10_000_000
+LONGEST_MODULE_LINES = 500
 REQUIRED = ("CHANGELOG.md", "LICENSE", "README.md")
 UNWANTED_NAMES = {"uv.lock", "utils.py", "helpers.py", "common.py", "misc.py"}
 # Written so that this file does not match itself.
@@ -35,15 +36,17 @@ def complaints(files: list[Path]) -> Iterator[str]:
             yield f"{file}: a name that says no role"
         if (ROOT / file).stat().st_size > LARGEST_BYTES:
             yield f"{file}: larger than {LARGEST_BYTES} bytes"
-        yield from unwanted_text(file)
+        yield from text_complaints(file)
 
 
-def unwanted_text(file: Path) -> Iterator[str]:
-    """Yield the unwanted lines of a text file; other files have none."""
+def text_complaints(file: Path) -> Iterator[str]:
+    """Yield what is wrong with a text file's length and lines; other files have neither."""
     try:
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         return
+    if file.suffix == ".py" and "_pb2" not in file.name and len(lines) > LONGEST_MODULE_LINES:
+        yield f"{file}: {len(lines)} lines; a module has at most {LONGEST_MODULE_LINES}"
     for number, line in enumerate(lines, start=1):
         for what, pattern in UNWANTED_TEXT.items():
             if pattern.search(line):

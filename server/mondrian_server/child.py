@@ -65,13 +65,18 @@ class Child:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill what still runs."""
-        await self.kill()
+        """Kill what still runs, and close our end if nobody took it over. A cancellation waits until that is done."""
+        self.end.close()
+        killing = asyncio.create_task(self.kill())
+        try:
+            await asyncio.shield(killing)
+        finally:
+            await killing
 
 
 def python(module: str) -> tuple[str, ...]:
-    """Return the command that runs `module` under this interpreter."""
-    return (sys.executable, "-m", module)
+    """Return the command that runs `module` under this interpreter, and imports nothing from the working directory."""
+    return (sys.executable, "-P", "-m", module)
 
 
 def channel_socket() -> socket.socket:

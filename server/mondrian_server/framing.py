@@ -11,6 +11,9 @@ import msgspec
 Incoming = TypeVar("Incoming")
 _LENGTH = struct.Struct("<I")
 
+MAX_FRAME_BYTES = 1 << 30
+"""More than any frame has. A longer one is a peer that no longer speaks the protocol."""
+
 
 class Codec(Generic[Incoming]):
     """Encodes any frame and decodes frames of one union of types. Not safe for use by two threads at once."""
@@ -53,16 +56,18 @@ class AsyncChannel(Generic[Incoming]):
             self._writer.write(self._codec.encode(frame))
 
     async def receive(self) -> Incoming | None:
-        """Return the next frame, or None when the peer is gone."""
+        """Return the next frame, or None when the peer is gone; raises `msgspec.MsgspecError` for what is no frame."""
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            if length > MAX_FRAME_BYTES:
+                raise msgspec.DecodeError(f"a frame of {length:,} bytes; at most {MAX_FRAME_BYTES:,} are read")
             return self._codec.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
 
     async def close(self) -> None:
-        """Close the stream, whatever its state."""
-        self._writer.close()
+        """Close the stream, whatever its state. What the peer has not taken is dropped: it may never read again."""
+        self._writer.transport.abort()
         with contextlib.suppress(ConnectionError):  # The peer went first: closed is closed.
             await self._writer.wait_closed()
 

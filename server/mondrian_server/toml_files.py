@@ -1,6 +1,7 @@
 """TOML files: read whole and checked against a model, each fault told in one line with its file and key."""
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from mondrian_server.errors import StartupError
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN_CHARACTERS = 60
+_SUBJECT = re.compile(r"^\w+ should")
+"""How pydantic begins: "Input should be …", "String should match …". The line names its subject already."""
 
 
 def read_toml(path: Path | str, model: type[Model], *, named_by: str) -> Model:
@@ -62,7 +65,7 @@ def _rule(fault: ErrorDetails) -> str:
             return "is missing"
         case _:
             rule = fault["msg"].removeprefix("Value error, ").partition(", unable")[0]
-            return f"{rule.replace('Input should', 'must', 1)}, not {_shown(fault['input'])}"
+            return f"{_SUBJECT.sub('must', rule)}, not {_shown(fault['input'])}"
 
 
 def _shown(value: object) -> str:

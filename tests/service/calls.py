@@ -21,6 +21,7 @@ from mondrian_server.app import Service, running
 from mondrian_server.engine.supervisor import ENGINE_COMMAND
 from mondrian_server.settings import Settings
 
+ANALYZE = "/mondrian.v1.AnalysisService/Analyze"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -73,6 +74,13 @@ class Running:
     def call(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Call":
         """Start an analysis."""
         return Call(self.analyses.Analyze(service_pb.AnalyzeRequest(config=config), timeout=timeout_s))
+
+    def send(self, data: bytes) -> "Call":
+        """Start an analysis from the bytes of a message, whatever they are."""
+        analyze: grpc.aio.UnaryStreamMultiCallable[Any, service_pb.AnalyzeResponse] = self.channel.unary_stream(
+            ANALYZE, response_deserializer=service_pb.AnalyzeResponse.FromString
+        )
+        return Call(analyze(data))
 
     async def ask(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Outcome":
         """Make an analysis and wait for its end."""
@@ -131,9 +139,19 @@ class Outcome:
         return [stage for index, stage in enumerate(stages) if index == 0 or stage != stages[index - 1]]
 
     @property
+    def message(self) -> str:
+        """The error's sentence for people."""
+        return (self.error.details() or "") if self.error else ""
+
+    @property
     def reason(self) -> str:
         """The reason in the error's ErrorInfo."""
         return self._detail(ErrorInfo).reason
+
+    @property
+    def domain(self) -> str:
+        """The domain in the error's ErrorInfo."""
+        return self._detail(ErrorInfo).domain
 
     @property
     def field_at_fault(self) -> str:
@@ -165,6 +183,16 @@ class Call:
         self._seen = Outcome()
         self._news = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the newest event, 0 before the first."""
+        return len(self._seen.events)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has ended."""
+        return self._reader.done()
 
     async def outcome(self) -> Outcome:
         """Wait for the end."""

@@ -83,7 +83,7 @@ class Token(_Recorded):
     """Text to append, and the tokens that it covers."""
 
     text: str
-    """Whole characters. May be empty where tokens gave no whole character, and details were asked for."""
+    """Whole characters. May be empty in the last token event, and in any where details were asked for."""
     first_index: int
     """The index, from 0, of the first token that this event covers."""
     token_count: int

@@ -106,13 +106,13 @@ class Analysis:
         if self.ended:
             return
         if self.tracker.stage > Stage.QUEUED:
-            self._flush(everything=True)
+            self._flush_rest()
             self._continue()
 
     def suspend(self) -> None:
         """Write what has come and then nothing more: the next start of the server continues it."""
         if not self.ended:
-            self._flush(everything=True)
+            self._flush_rest()
             self._suspended = True
             self._stop_clocks()
 
@@ -171,14 +171,14 @@ class Analysis:
     def fail(self, error: MondrianError) -> None:
         """End with an error; what was generated before is delivered first."""
         if not self.ended:
-            self._flush(everything=True)
+            self._flush_rest()
             now_s = self._loop.time()
             self._end(Failed(error=error, usage=self.tracker.usage(), timings=self.tracker.timings(now_s)))
 
     def cancel(self) -> None:
         """End because the caller no longer wants it."""
         if not self.ended:
-            self._flush(everything=True)
+            self._flush_rest()
             tracker, now_s = self.tracker, self._loop.time()
             self._end(Cancelled(stage=tracker.stage, usage=tracker.usage(), timings=tracker.timings(now_s)))
 
@@ -186,7 +186,7 @@ class Analysis:
         if self.ended:
             return
         self.enter(Stage.FINALIZING)
-        self._flush(everything=True)
+        self._flush_rest()
         self._end(
             Completed(
                 text=self.text,
@@ -218,19 +218,22 @@ class Analysis:
         elif "delivery" not in self._timers:
             self._timers["delivery"] = self._loop.call_later(due_in_s, self._flush)
 
-    def _flush(self, *, everything: bool = False) -> None:
-        """Write what has been collected as one token event, tokens without a whole character only if `everything`."""
+    def _flush(self) -> None:
+        """Write what has been collected as one token event."""
         timer = self._timers.pop("delivery", None)
         if timer is not None:
             timer.cancel()
-        now_s = self._loop.time()
-        if self._buffer.due_in_s(now_s) is not None or (everything and not self._buffer.is_empty):
-            token = self._buffer.take(now_s)
-            self.ids += token.ids
-            self._texts.append(token.text)
-            if token.ids:
-                self.crashes = 0
-            self._append(token)
+        token = self._buffer.take(self._loop.time())
+        self.ids += token.ids
+        self._texts.append(token.text)
+        if token.ids:
+            self.crashes = 0
+        self._append(token)
+
+    def _flush_rest(self) -> None:
+        """Write what is left as a token event, which may have no text: half of a character, or a stop string's match."""
+        if not self._buffer.is_empty:
+            self._flush()
 
     def _start_clocks(self) -> None:
         self._next_heartbeat(self._loop.time() + self.spec.resolved.progress_interval_s)

@@ -50,6 +50,11 @@ class TokenBuffer:
         self._ids += ids
         self._log_probabilities += log_probabilities
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been collected since the last token event."""
+        return not (self._texts or self._count)
+
     def due_in_s(self, now_s: float) -> float | None:
         """Return seconds until the collected tokens are due; 0 or less: now; None: there is nothing to send."""
         if not self._texts and not (self._details and self._count):
@@ -57,11 +62,6 @@ class TokenBuffer:
         if self._sent_at is None or self._is_full() or self._ends_a_sentence():
             return 0.0
         return self._sent_at + self._policy.interval_s - now_s
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing at all was collected."""
-        return not self._texts and not self._count
 
     def take(self, now_s: float) -> Token:
         """Return everything collected as one token event and start anew."""

@@ -56,8 +56,12 @@ def resolve(request: AnalysisRequest, defaults: Defaults, advisors: Catalogue) -
     advisor = _find_advisor(request.advisor, advisors)
     asked = request.sampling.over(advisor.sampling) if advisor else request.sampling
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
-    if (asked.min_tokens or 0) > (asked.max_tokens or defaults.max_tokens):
-        raise InvalidRequest("min_tokens is more than max_tokens", field="config.sampling.min_tokens")
+    min_tokens, max_tokens = asked.min_tokens or 0, asked.max_tokens or defaults.max_tokens
+    if min_tokens > max_tokens:
+        raise InvalidRequest(
+            f"min_tokens is {min_tokens:,}, which is more than max_tokens, {max_tokens:,}",
+            field="config.sampling.min_tokens",
+        )
     delivery = request.delivery
     return Resolved(
         model=f"models/{defaults.model}",

@@ -101,9 +101,15 @@ def _within(name: str, value: float | None, low: float, high: float, *, open_bel
     if math.isnan(value) or not low <= value <= high or (open_below and value == low):
         bound = f"more than {low:g}" if open_below else f"at least {low:g}"
         raise InvalidRequest(
-            f"{name.rpartition('.')[2]} is {value:g}; it must be {bound} and at most {high:g}", field=f"config.{name}"
+            f"{name.rpartition('.')[2]} is {_number(value)}; it must be {bound} and at most {_number(high)}",
+            field=f"config.{name}",
         )
 
 
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
 def _mebibytes(count: int) -> str:
-    return f"{count / MEBIBYTE:.1f} MiB"
+    # Rounded up, so that what is refused never reads like the limit itself.
+    return f"{math.ceil(count / MEBIBYTE * 10) / 10:.1f} MiB"

@@ -120,8 +120,12 @@ class LoadFailed(Struct, frozen=True, kw_only=True, tag=True):
     message: str
 
 
+IDLE = "idle"
+"""The operation of an engine that waits for work, which may take for ever while it holds no row."""
+
+
 class Beat(Struct, frozen=True, kw_only=True, tag=True):
-    """A sign of life: the operation that runs, and for how long. `rows_held` counts rows not yet closed."""
+    """A sign of life: the operation that runs (or IDLE), and for how long. `rows_held` counts rows not yet closed."""
 
     operation: str
     operation_s: float

@@ -1,15 +1,17 @@
 """The supervisor: starts the engine process, watches its signs of life, replaces it when it dies or hangs."""
 
 import asyncio
-import time
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
 
 from mondrian_server.child import Child, python
 from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
 from mondrian_server.engine.protocol import (
+    IDLE,
     Beat,
     Cancel,
     Configure,
@@ -26,6 +28,12 @@ from mondrian_server.framing import AsyncChannel
 
 _log = structlog.stdlib.get_logger(__name__)
 
+_WATCH_STEPS = 8
+_STARTING = Beat(operation="start", operation_s=0.0, rows_held=0)
+_STATUS_GRACE_S = 1.0
+_MAX_DOUBLINGS = 30
+"""Beyond these a pause would overflow; `backoff_max_s` has been reached long before."""
+
 ENGINE_COMMAND = python("mondrian_server.engine.process")
 
 
@@ -34,7 +42,7 @@ class SupervisionLimits:
     """How long the supervisor waits before it acts, in seconds.
 
     beat_timeout_s: silence after which a running engine counts as hung.
-    operation_limit_s: the longest that one operation of a loaded engine may take.
+    operation_limit_s: the longest that one operation of a loaded engine may take; idleness without rows is none.
     load_limit_s: the longest that start and load may take.
     backoff_s, backoff_max_s: the first and the longest pause before the engine is started again.
     """
@@ -64,9 +72,11 @@ class EngineSupervisor:
         self._channel: AsyncChannel[FromEngine] | None = None
         self._status = EngineStatus(state=EngineState.LOADING)
         self._ever_ready = False
+        self._started_at = 0.0
+        self._silence_s = 0.0
         self.pid: int | None = None
         """The process id of the engine that runs now."""
-        self.beat = Beat(operation="not started", operation_s=0.0, rows_held=0)
+        self.beat = _STARTING
         """The newest sign of life."""
         self.restarts = 0
         """How often the engine was replaced."""
@@ -91,21 +101,20 @@ class EngineSupervisor:
     async def run(self) -> None:
         """Keep an engine alive until cancelled; raises StartupError if the first one cannot load its model."""
         while True:
-            started = time.monotonic()
-            try:
-                await self._live()
-            except _EngineEnded as end:
-                self._lost(end, lived_s=time.monotonic() - started)
+            await self._live()
             await asyncio.sleep(self._status.retry_after_s)
             self.restarts += 1
             self._change(state=EngineState.LOADING, loading=None)
 
     async def _live(self) -> None:
-        """Run one engine to its end, which is always an exception."""
+        """Run one engine to its end. Everybody is told before it is killed, because that may take its time."""
+        self.beat, self._silence_s = _STARTING, 0.0
+        self._started_at = asyncio.get_running_loop().time()
         try:
             child = await Child.start(self._command)
         except OSError as error:
-            raise _EngineEnded(f"could not be started: {error}") from error
+            self._lost(f"could not be started: {error}")
+            return
         async with child:
             self.pid = child.pid
             channel = await AsyncChannel[FromEngine].open(child.end, FromEngine)
@@ -113,35 +122,40 @@ class EngineSupervisor:
                 channel.send(Configure(config=self._config))
                 self._channel = channel
                 await self._follow(channel)
-                raise _EngineEnded(f"ended with status {await child.kill()}")
+                how = f"ended with status {await _status_of(child)}"
+            except _EngineEnded as end:
+                how = str(end)
             finally:
                 self._channel, self.pid = None, None
                 await channel.close()
+            self._lost(how)
 
     async def _follow(self, channel: AsyncChannel[FromEngine]) -> None:
-        """Pass on frames until the channel closes; raises _EngineEnded when the engine hangs."""
-        loop = asyncio.get_running_loop()
+        """Pass on frames until the channel closes; raises _EngineEnded when the engine hangs or talks nonsense."""
         try:
-            async with asyncio.timeout(self._limits.load_limit_s) as silence:
+            async with asyncio.timeout(None) as life, _beside(self._watch(life)):
                 while (frame := await channel.receive()) is not None:
-                    if isinstance(frame, Beat):
-                        self._check(frame)
-                        silence.reschedule(loop.time() + self._limits.beat_timeout_s)
-                    else:
-                        self._handle(frame)
+                    self._handle(frame)
         except TimeoutError as error:
             raise _EngineEnded(f"gave no sign of life during {self.beat.operation!r}") from error
+        except msgspec.MsgspecError as error:
+            raise _EngineEnded(f"sent what is not a frame: {error}") from error
 
-    def _check(self, beat: Beat) -> None:
-        """Note a sign of life; raises _EngineEnded if the operation has taken too long."""
-        self.beat = beat
-        ready = self._status.state is EngineState.READY
-        limit_s = self._limits.operation_limit_s if ready else self._limits.load_limit_s
-        if beat.operation_s > limit_s:
-            raise _EngineEnded(f"spent {beat.operation_s:.0f} s on {beat.operation!r}")
+    async def _watch(self, life: asyncio.Timeout) -> None:
+        """End a life in which the engine stays silent.
 
-    def _handle(self, frame: Loading | Ready | LoadFailed | Step) -> None:
+        Our own wake-ups are counted and not the clock, so that a halt of the server is not taken for one of the engine.
+        """
+        step_s = self._limits.beat_timeout_s / _WATCH_STEPS
+        while self._silence_s < (self._limits.load_limit_s if self.beat is _STARTING else self._limits.beat_timeout_s):
+            await asyncio.sleep(step_s)
+            self._silence_s += step_s
+        life.reschedule(0.0)
+
+    def _handle(self, frame: FromEngine) -> None:
         match frame:
+            case Beat():
+                self._check(frame)
             case Step():
                 self._status = replace(
                     self._status, slots_in_use=frame.slots_in_use, peak_memory_bytes=frame.peak_memory_bytes
@@ -159,15 +173,29 @@ class EngineSupervisor:
                     raise StartupError(frame.message)
                 raise _EngineEnded(f"could not load the model: {frame.message}")
 
-    def _lost(self, end: _EngineEnded, *, lived_s: float) -> None:
+    def _check(self, beat: Beat) -> None:
+        """Note a sign of life; raises _EngineEnded if the operation, or the load in all, has taken too long."""
+        self.beat, self._silence_s = beat, 0.0
+        if self._status.state is EngineState.READY:
+            may_last = beat.operation == IDLE and not beat.rows_held
+            took_s, limit_s = 0.0 if may_last else beat.operation_s, self._limits.operation_limit_s
+        else:
+            took_s, limit_s = self._lived_s(), self._limits.load_limit_s
+        if took_s > limit_s:
+            raise _EngineEnded(f"spent {took_s:.1f} s on {beat.operation!r}")
+
+    def _lost(self, how: str) -> None:
         """Tell everybody, and decide how long to wait before the next start."""
         was_ready = self._status.state is EngineState.READY
         failures = 0 if was_ready else self._status.failures + 1
-        pause_s = min(self._limits.backoff_max_s, self._limits.backoff_s * 2**failures)
-        _log.error("engine lost", how=str(end), lived_s=round(lived_s, 1), restart_in_s=pause_s)
+        pause_s = min(self._limits.backoff_max_s, self._limits.backoff_s * 2 ** min(failures, _MAX_DOUBLINGS))
+        _log.error("engine lost", how=how, lived_s=round(self._lived_s(), 1), restart_in_s=pause_s)
         self._change(state=EngineState.DOWN, failures=failures, retry_after_s=pause_s, loading=None, slots_in_use=0)
         if self._listener:
             self._listener.engine_lost()
+
+    def _lived_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._started_at
 
     def _change(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)
@@ -177,3 +205,22 @@ class EngineSupervisor:
     def _send(self, frame: Submit | Cancel) -> None:
         if self._channel is not None:
             self._channel.send(frame)
+
+
+async def _status_of(child: Child) -> int:
+    """Return the exit status of a child that has closed its channel; one that does not end is killed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_STATUS_GRACE_S):
+            return await child.wait()
+    return await child.kill()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+    """Run a coroutine beside the block and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

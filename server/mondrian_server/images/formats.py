@@ -1,5 +1,6 @@
 """Formats: the one table of image files that are accepted, and the names of some that are not."""
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -68,6 +69,9 @@ def describe(data: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the bytes are UTF-8 without control characters; a character cut at the end does not count."""
-    text = head.decode(errors="ignore")
-    return len(text.encode()) > len(head) - 4 and all(c.isprintable() or c.isspace() for c in text)
+    """Whether the bytes are UTF-8 without control characters; the last character may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)

@@ -4,6 +4,8 @@ import contextlib
 import math
 import resource
 import signal
+from collections.abc import Callable
+from typing import TypeAlias
 
 from setproctitle import setproctitle
 
@@ -11,9 +13,12 @@ from mondrian_server.child import channel_socket
 from mondrian_server.framing import BlockingChannel
 from mondrian_server.images.normalisation import Refusal, normalise, prepare_pillow
 from mondrian_server.images.protocol import Configure, Decode, Decoded, ImageLimits, Ready, Refused, ToImages
+from mondrian_server.pictures import Picture
+
+Normalise: TypeAlias = Callable[[bytes, ImageLimits], Picture]
 
 
-def main() -> None:
+def main(normalise: Normalise = normalise) -> None:
     """Serve until the server is gone."""
     setproctitle("mondrian: images")
     channel: BlockingChannel[ToImages] = BlockingChannel(channel_socket(), ToImages)
@@ -24,25 +29,21 @@ def main() -> None:
     _bound(first.limits)
     try:
         channel.send(Ready())
-        _serve(channel, first.limits)
+        while isinstance(frame := channel.receive(), Decode):
+            channel.send(_answer(frame, first.limits, normalise))
     except ConnectionError:
         pass  # The server went while an image was being decoded: nobody waits for it.
 
 
-def _serve(channel: BlockingChannel[ToImages], limits: ImageLimits) -> None:
-    while isinstance(frame := channel.receive(), Decode):
-        # The server's clock ends a decode that takes too long. This one ends it where the server itself is gone.
-        signal.alarm(math.ceil(limits.decode_limit_s) + 1)
-        answer = _answer(frame, limits)
-        signal.alarm(0)
-        channel.send(answer)
-
-
-def _answer(frame: Decode, limits: ImageLimits) -> Decoded | Refused:
+def _answer(frame: Decode, limits: ImageLimits, normalise: Normalise) -> Decoded | Refused:
+    # The server's clock ends a decode that takes too long. This one ends it where the server itself is gone.
+    signal.alarm(math.ceil(limits.decode_limit_s) + 1)
     try:
         return Decoded(id=frame.id, picture=normalise(frame.data, limits))
     except Refusal as refusal:
         return Refused(id=frame.id, message=str(refusal))
+    finally:
+        signal.alarm(0)
 
 
 def _bound(limits: ImageLimits) -> None:

@@ -10,9 +10,9 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
     if len(header) < 30:
         return None
     match header[12:16]:
-        case b"VP8 ":
+        case b"VP8 " if header[23:26] == b"\x9d\x01\x2a":
             return _number(header, 26, 2) & 0x3FFF, _number(header, 28, 2) & 0x3FFF
-        case b"VP8L":
+        case b"VP8L" if header[20:21] == b"\x2f":
             bits = _number(header, 21, 4)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case b"VP8X":

@@ -634,7 +634,9 @@ class Token(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Whole characters. May be empty where `token_count` tokens gave no whole character, and details were asked for."""
+    """Whole characters. May be empty where `token_count` tokens gave no whole character: in the last event of the
+    analysis's tokens, and in any where details were asked for.
+    """
     first_index: _builtins.int
     """The index, from 0, of the first token that this event covers."""
     token_count: _builtins.int

@@ -1,0 +1,1 @@
+"""Tests of the documents: their examples run, their links lead somewhere, their tables are complete."""

@@ -1,0 +1,1 @@
+"""Tests of the images: the real image process, and hostile files."""
