@@ -37,6 +37,11 @@ def write_truncated(folder: Path) -> Path:
     return folder
 
 
+def parameters_of(folder: Path) -> int:
+    """Return the number of parameters in a checkpoint's file."""
+    return sum(values.size for values in load_file(folder / "model.safetensors").values())
+
+
 def spelled(ids: Sequence[int]) -> bytes:
     """Return the bytes that tokens of the embedded model's vocabulary spell, by the tokeniser's own table."""
     tokenizer = json.loads((EMBEDDED / "tokenizer.json").read_text())

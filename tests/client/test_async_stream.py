@@ -243,3 +243,16 @@ async def test_many_streams_share_a_client(server: ScriptedServer, client: mondr
     prompts = [f"prompt {index}" for index in range(200)]
     results = await asyncio.gather(*(client.ask(prompt) for prompt in prompts))
     assert [result.text for result in results] == prompts
+
+
+async def test_many_abandoned_loops_leave_nothing_behind(server: ScriptedServer, client: mondrian.AsyncClient) -> None:
+    """A hundred loops left at the first event end a hundred calls, and no task of theirs lives on."""
+    _endless(server)
+    tasks_before = len(asyncio.all_tasks())
+    for _ in range(100):
+        async for _event in client.analyze("hi"):
+            break
+    assert [await server.ending() for _ in range(100)] == ["cancelled"] * 100
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > tasks_before:  # noqa: ASYNC110 - tasks that end set no event
+            await asyncio.sleep(0.01)

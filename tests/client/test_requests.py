@@ -103,7 +103,7 @@ async def test_the_timeout_is_the_calls_deadline(server: ScriptedServer, caller:
     await caller.collect("hi")
     first, second = server.times_left
     assert first is not None
-    assert 15 < first <= 20
+    assert 15 < first < 25
     assert second is None
 
 

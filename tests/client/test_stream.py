@@ -128,3 +128,16 @@ async def test_ctrl_c_is_a_keyboard_interrupt_that_cancels() -> None:
             _, errors = await process.communicate()
         assert errors.decode().splitlines()[-1] == "KeyboardInterrupt"
         assert process.returncode == -signal.SIGINT
+
+
+async def test_a_slow_reader_loses_nothing_before_an_error(server: ScriptedServer) -> None:
+    """Events that wait unread when the call fails are still delivered before the error."""
+    tape = Tape()
+    server.script = playing(tape.accepted(), *(tape.token(f"{index} ") for index in range(2000)))
+    with mondrian.Client(server.address) as client:
+        stream = client.analyze("hi")
+        await asyncio.to_thread(next, stream)
+        assert await server.ending() == "finished"
+        with pytest.raises(mondrian.InternalError):
+            await asyncio.to_thread(list, stream)
+        assert stream.text == "".join(f"{index} " for index in range(2000))

@@ -109,9 +109,10 @@ class Loading(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag=True):
-    """The model is loaded and warm."""
+    """The model is loaded and warm. `peak_memory_bytes` is the most memory that MLX used for that."""
 
     model: ModelDescription
+    peak_memory_bytes: int = 0
 
 
 class LoadFailed(Struct, frozen=True, kw_only=True, tag=True):

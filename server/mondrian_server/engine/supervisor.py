@@ -166,7 +166,13 @@ class EngineSupervisor:
                 self._change(loading=frame)
             case Ready():
                 self._ever_ready = True
-                self._change(state=EngineState.READY, model=frame.model, loading=None, failures=0)
+                self._change(
+                    state=EngineState.READY,
+                    model=frame.model,
+                    loading=None,
+                    failures=0,
+                    peak_memory_bytes=frame.peak_memory_bytes,
+                )
                 _log.info("engine is ready", pid=self.pid, model=frame.model.architecture)
             case LoadFailed():
                 if not self._ever_ready:

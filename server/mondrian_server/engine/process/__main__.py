@@ -1,6 +1,7 @@
 """The engine process's entry: takes its channel, starts reading and beating, then loads the model and serves."""
 
 import logging
+import os
 import queue
 import signal
 import sys
@@ -40,6 +41,8 @@ def _serve(channel: BlockingChannel[ToEngine], config: EngineConfig) -> int:
     start_reading(channel, held, letters.put, submissions.put)
     start_beating(outbox, operations, held, config.beat_interval_s)
     with operations.running("load"):
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         # Imported here: mlx-vlm takes seconds to import, and beats must not wait for that.
         from mondrian_server.engine.process.engine import serve  # noqa: PLC0415
     return serve(config, outbox, operations, letters, submissions, held)

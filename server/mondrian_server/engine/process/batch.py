@@ -105,11 +105,9 @@ class Batch:
         self._sampler.serve_newcomer(row.draws)
         result = self._generator.prefill()
         row.prefill_s += time.monotonic() - began
-        if result.finished:
-            row.prompt_done = row.prompt_tokens
-        else:
-            row.prompt_done = result.done
-            row.cached_tokens = min(result.cached, row.prompt_tokens)
+        row.prompt_done = row.prompt_tokens if result.finished else result.done
+        if not row.tokens:  # A row that continues after a failed step has reported its own first prefill.
+            row.cached_tokens = result.cached
         return result.step, result.finished
 
     def join(self) -> None:

@@ -2,9 +2,11 @@
 
 import queue
 
+import mlx.core as mx
+
 from mondrian_server.engine.process.batch import Batch
 from mondrian_server.engine.process.beat import Operations
-from mondrian_server.engine.process.loading import LoadedModel, LoadError, load
+from mondrian_server.engine.process.loading import LoadedModel, LoadError, load, one_line
 from mondrian_server.engine.process.loop import Letters, Loop
 from mondrian_server.engine.process.outbox import Outbox
 from mondrian_server.engine.process.preparation import Preparation
@@ -25,13 +27,13 @@ def serve(
     try:
         with operations.running("load"):
             model = load(config, outbox.send)
+        preparation = Preparation(model, submissions, letters.put)
+        with operations.running("warm up"):
+            batch = _warm_batch(model, config, outbox, preparation)
     except LoadError as error:
         outbox.send(LoadFailed(message=str(error)))
         return 1
-    preparation = Preparation(model, submissions, letters.put)
-    with operations.running("warm up"):
-        batch = _warm_batch(model, config, outbox, preparation)
-    outbox.send(Ready(model=model.description))
+    outbox.send(Ready(model=model.description, peak_memory_bytes=mx.get_peak_memory()))
     preparation.start()
     Loop(config, batch, model.vocabulary, letters, outbox, operations, held).run()
     return 0
@@ -40,6 +42,9 @@ def serve(
 def _warm_batch(model: LoadedModel, config: EngineConfig, outbox: Outbox, preparation: Preparation) -> Batch:
     weights = model.description.weights_bytes
     outbox.send(Loading(message="Warming up...", done_bytes=weights, total_bytes=weights))
-    batch = Batch(model, config)
-    warm_up(batch, preparation, model.vocabulary, pictures=model.description.accepts_images)
+    try:
+        batch = Batch(model, config)
+        warm_up(batch, preparation, model.vocabulary, pictures=model.description.accepts_images)
+    except Exception as error:
+        raise LoadError(f"The model {config.model} cannot be used: {one_line(error)}") from error
     return batch

@@ -48,7 +48,7 @@ def load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel
         return _load(config, report)
     except Exception as error:
         _LOG.debug("loading failed", exc_info=True)
-        raise LoadError(_one_line(config.model, error)) from error
+        raise LoadError(_explain(config.model, error)) from error
 
 
 def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel:
@@ -144,10 +144,14 @@ def _cache_bytes_per_token(model: Any) -> int:
     return 2 * 4 * len(language.layers) * int(heads) * int(size)
 
 
-def _one_line(model: str, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError) and not Path(model).exists() and "/" in model and model.count("/") > 1:
+def _explain(model: str, error: Exception) -> str:
+    if not Path(model).exists() and (Path(model).is_absolute() or model.startswith(("./", "../", "~"))):
         return f"The model folder {model} does not exist."
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, json.JSONDecodeError):
-        first = f"a configuration file is not JSON: {first}"
-    return f"The model {model} cannot be loaded: {first}"
+        return f"The model {model} cannot be loaded: a configuration file is not JSON: {one_line(error)}"
+    return f"The model {model} cannot be loaded: {one_line(error)}"
+
+
+def one_line(error: Exception) -> str:
+    """Return the first line of an error's message that says something, or its type's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

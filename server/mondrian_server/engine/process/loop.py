@@ -12,7 +12,7 @@ from mondrian_server.engine.process.beat import IDLE, Operations
 from mondrian_server.engine.process.mailbox import Mailbox
 from mondrian_server.engine.process.mlx_internals import Emitted
 from mondrian_server.engine.process.outbox import Outbox
-from mondrian_server.engine.process.preparation import Prepared
+from mondrian_server.engine.process.preparation import PictureInputs, Prepared
 from mondrian_server.engine.process.reader import RowsHeld
 from mondrian_server.engine.process.rows import Row, open_row
 from mondrian_server.engine.process.vocabulary import Vocabulary
@@ -132,32 +132,31 @@ class Loop:
     def _rescue(self) -> None:
         """Rebuild the batch after a failed step and let its rows continue; a row gets one such chance at each token."""
         rows = self._batch.rebuild()
-        self._entering.clear()
+        self._entering = deque([*rows, *(row for row in self._entering if row not in rows)])
         for row in rows:
             if row.rescued_at == len(row.tokens):
                 self._close(_failed(row))
-                continue
-            row.rescued_at = len(row.tokens)
-            row.restart()
-            self._entering.append(row)
+            else:
+                row.rescued_at = len(row.tokens)
+                row.restart()
 
     # Entry: encode and prefill
 
     def _advance(self) -> None:
-        """Let waiting rows take free slots and come further, within what may stand between two decode steps."""
+        """Let waiting rows take free slots and come further, within what may stand between two decode steps.
+
+        That is a number of prompt tokens, and one picture; while nothing is decoded, all pictures of one row.
+        """
         budget = self._config.prefill_step_tokens
-        may_encode = True
-        while budget > 0:
-            row = self._next_row()
-            if row is None:
-                break
-            if self._batch.picture_to_encode(row) is not None:
-                if not may_encode:
-                    break
-                may_encode = not self._batch.decoding
-                self._encode(row)
-            else:
+        encoded: Row | None = None
+        while budget > 0 and (row := self._next_row()) is not None:
+            if (picture := self._batch.picture_to_encode(row)) is None:
                 budget -= self._prefill(row)
+            elif encoded is None or (encoded is row and not self._batch.decoding):
+                encoded = row
+                self._encode(row, picture)
+            else:
+                break
             self._serve(self._letters.take(wait=False))
         self._join()
 
@@ -172,10 +171,8 @@ class Loop:
             self._entering.append(row)
         return self._entering[0] if self._entering else None
 
-    def _encode(self, row: Row) -> None:
+    def _encode(self, row: Row, picture: PictureInputs) -> None:
         self._tell(row, Stage.ENCODING)
-        picture = self._batch.picture_to_encode(row)
-        assert picture is not None
         try:
             with self._operations.running("encode image"):
                 self._batch.encode(row, picture)

@@ -107,7 +107,7 @@ class Generator:
         before = generator._prompt_batch
         done_before = before._processed_prompt_columns if before is not None else 0
         try:
-            generator.next()
+            finished, _ = generator.next()
             fresh = generator._generation_batch
         finally:
             generator._generation_batch = running
@@ -115,7 +115,7 @@ class Generator:
         if batch is None:
             if len(fresh):
                 self._fresh.append(fresh)
-            return Prefilled(step=1, done=0, cached=0, finished=True)
+            return Prefilled(step=1, done=0, cached=finished[0].cached_tokens, finished=True)
         done, cached = batch._processed_prompt_columns, batch._cached_tokens_per_row[0]
         return Prefilled(step=done - done_before, done=cached + done, cached=cached, finished=False)
 

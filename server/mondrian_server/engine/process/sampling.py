@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mondrian_server.engine.process.filters import Filters
 from mondrian_server.engine.process.mlx_typed import evaluate_later, gumbel, to_mlx, to_numpy
 from mondrian_server.engine.protocol import RowSampling
 
@@ -147,12 +148,9 @@ class _Table:
         self.random = any(s.temperature > 0 for s in settings)
         self.penalised = any(row.penalised for row in rows)
         self.detailed = any(row.details for row in rows)
-        self._filtered = any(s.temperature > 0 and (s.top_p < 1 or s.top_k > 0 or s.min_p > 0) for s in settings)
+        self._filters = Filters(settings)
         self._temperature = _column([s.temperature if s.temperature > 0 else 1.0 for s in settings])
         self._noise = _column([1.0 if s.temperature > 0 else 0.0 for s in settings])
-        self._top_p = _column([s.top_p if s.top_p < 1 else 2.0 for s in settings])
-        self._top_k = _column([float(s.top_k) if s.top_k > 0 else float("inf") for s in settings])
-        self._min_p = _column([s.min_p for s in settings])
         self._penalty = _column([s.repetition_penalty for s in settings])
         self._seeds = np.array([s.seed for s in settings], dtype=np.uint64)
         self._seen: mx.array | None = None
@@ -192,20 +190,10 @@ class _Table:
     def noisy(self, logits: mx.array, at: Sequence[int]) -> mx.array:
         """Return scores whose argmax is a sample of each random row, and the likeliest token of each greedy one."""
         scaled = (logits - logits.max(axis=-1, keepdims=True)) / self._temperature
-        if self._filtered:
-            scaled = mx.where(scaled >= self._threshold(scaled), scaled, -mx.inf)
+        if self._filters.active:
+            scaled = self._filters.apply(scaled)
         keys = to_mlx(_keys(self._seeds, np.array(at, dtype=np.uint64)))
         return scaled + gumbel(keys, logits.shape[-1]) * self._noise
-
-    def _threshold(self, scaled: mx.array) -> mx.array:
-        """Return the lowest score that top-k, then top-p, then min-p keep."""
-        ordered = -mx.sort(-scaled, axis=-1)
-        rank = mx.arange(ordered.shape[-1])
-        probabilities = mx.softmax(mx.where(rank < self._top_k, ordered, -mx.inf), axis=-1)
-        before = mx.cumsum(probabilities, axis=-1) - probabilities
-        kept = (rank < self._top_k) & (before < self._top_p) & (probabilities >= self._min_p * probabilities[:, :1])
-        last = mx.maximum(kept.sum(axis=-1, keepdims=True) - 1, 0)
-        return mx.take_along_axis(ordered, last, axis=-1)
 
 
 def _seen(row: RowDraws, vocabulary: int) -> mx.array:

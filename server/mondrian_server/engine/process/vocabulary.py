@@ -1,7 +1,6 @@
 """Vocabulary: what the tokens of a model spell, which ones end the turn, and which stand for media."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +88,3 @@ def _spell_sentencepiece(piece: str) -> bytes:
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
         return bytes([int(piece[3:5], 16)])
     return piece.replace("▁", " ").encode()
-
-
-def image_tokens(ids: Sequence[int], placeholders: frozenset[int]) -> int:
-    """Count the positions of a prompt that stand for image features."""
-    return sum(1 for i in ids if i in placeholders)
