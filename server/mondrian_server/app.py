@@ -10,9 +10,10 @@ import structlog
 from setproctitle import setproctitle
 
 from mondrian_server.advisors import Advisors
+from mondrian_server.analyses.admission import AdmissionLimits
 from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
-from mondrian_server.analyses.service import AdmissionLimits, AnalysesService
+from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.analyses.validation import RequestLimits
 from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
@@ -117,6 +118,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             advisors=advisors,
             log=log,
         )
+        await analyses.recover()
         health = make_health()
         engine.listen(_Listeners(analyses, health))
         server = make_server(

@@ -231,7 +231,7 @@ class Analysis:
         self._append(token)
 
     def _flush_rest(self) -> None:
-        """Write what is left as a token event, which may have no text: half of a character, or a stop string's match."""
+        """Write what is left as a token event, which may have no text: half of a character, or a stop match."""
         if not self._buffer.is_empty:
             self._flush()
 

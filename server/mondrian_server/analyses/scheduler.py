@@ -11,7 +11,7 @@ from mondrian_server.engine.protocol import RowSampling, Submit
 from mondrian_server.events import Stage
 
 ALONE_AFTER_CRASHES = 2
-"""After so many crashes since its last token an analysis runs alone, so that it is known to be the cause of the next."""
+"""After so many crashes since its last token an analysis runs alone, so that the next one shows whose fault it is."""
 
 _POSITIONS_INTERVAL_S = 1.0
 

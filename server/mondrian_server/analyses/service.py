@@ -1,4 +1,4 @@
-"""The analyses service: what callers can do with analyses, and the way of every event from the engine to its analysis."""
+"""The analyses service: what callers can do with analyses, and the way of each event from the engine to its own."""
 
 import asyncio
 import contextlib
@@ -157,9 +157,7 @@ class AnalysesService:
         """Return an analysis as it stands now; raises AnalysisNotFound."""
         return self._view(await self._record(name, caller))
 
-    async def list(
-        self, caller: str, states: Sequence[State], *, before: str = "", limit: int = 50
-    ) -> Sequence[View]:
+    async def list(self, caller: str, states: Sequence[State], *, before: str = "", limit: int = 50) -> Sequence[View]:
         """Return the caller's analyses, newest first; raises AnalysisNotFound if `before` is none of them."""
         if before:
             await self._record(before, caller)

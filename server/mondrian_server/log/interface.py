@@ -30,6 +30,7 @@ class Record(Struct, frozen=True, kw_only=True):
     terminal: the terminal event's payload, None while it is active.
     text: the final text of an ended analysis, or the partial one where it failed or was cancelled.
     expired: its events, its images, its `spec` and its text have been deleted because of their age or size.
+    number: of arrival, given by the store: a later record has a larger one. A place in a list that outlasts the record.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Record(Struct, frozen=True, kw_only=True):
     terminal: Terminal | None = None
     text: str = ""
     expired: bool = False
+    number: int = 0
 
 
 class Images(Struct, frozen=True, kw_only=True):
@@ -114,14 +116,15 @@ class EventLog(Protocol):
         ...
 
     async def list(
-        self, caller: str, states: Sequence[State], *, before: str = "", limit: int = 50
+        self, caller: str, states: Sequence[State], *, before: str = "", before_number: int = 0, limit: int = 50
     ) -> Sequence[Record]:
         """Return a caller's records, newest first.
 
         Args:
             caller: whose.
             states: in which states; empty: any.
-            before: the name after which the page begins; empty: the newest.
+            before: the name after which the page begins; empty: the newest. Raises KeyError if it was deleted.
+            before_number: the same by the record's number, which may be that of a deleted one; 0: the newest.
             limit: the most records.
         """
         ...

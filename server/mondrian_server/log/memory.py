@@ -5,61 +5,102 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from mondrian_server.events import Event, Payload
+import msgspec
+
+from mondrian_server.events import Cancelled, Completed, Event, Failed, Payload, Token
+from mondrian_server.log.interface import Images, Record, RequestIdTaken, State
+from mondrian_server.pictures import Picture
 
 
 @dataclass(slots=True)
 class _Entry:
-    """One analysis: its events, and the signal that the next one will set."""
-
+    record: Record
+    images: Images
     events: list[Event] = field(default_factory=list[Event])
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class MemoryLog:
-    """An `EventLog` that keeps everything in this process. For use on one event loop."""
-
     def __init__(self) -> None:
-        """Start empty."""
         self._entries: dict[str, _Entry] = {}
 
     def __len__(self) -> int:
-        """Return the number of analyses with a log."""
         return len(self._entries)
 
-    def create(self, analysis: str) -> None:
-        """Begin the log of a new analysis."""
-        if analysis in self._entries:
-            raise ValueError(f"{analysis} has a log already")
-        self._entries[analysis] = _Entry()
+    @property
+    def available(self) -> bool:
+        return True
 
-    def append(self, analysis: str, payload: Payload) -> Event:
-        """Add an event with the next sequence and wake the watchers."""
-        entry = self._entries[analysis]
+    async def create(self, record: Record, files: Sequence[bytes], *, owner: str, lease_s: float) -> None:
+        if record.request_id and (known := await self.find(record.caller, record.request_id)):
+            raise RequestIdTaken(known)
+        self._entries[record.name] = _Entry(record, Images(files=tuple(files)))
+
+    def append(self, name: str, payload: Payload) -> Event:
+        entry = self._entries[name]
         if entry.events and entry.events[-1].is_terminal:
-            raise ValueError(f"{analysis} has ended")
-        event = Event(sequence=len(entry.events) + 1, analysis=analysis, create_time=datetime.now(UTC), payload=payload)
+            raise ValueError(f"{name} has ended")
+        event = Event(sequence=len(entry.events) + 1, analysis=name, create_time=datetime.now(UTC), payload=payload)
         entry.events.append(event)
-        _wake(entry)
+        if isinstance(payload, Completed | Failed | Cancelled):
+            text = "".join(e.payload.text for e in entry.events if isinstance(e.payload, Token))
+            state = {Completed: State.COMPLETED, Failed: State.FAILED, Cancelled: State.CANCELLED}[type(payload)]
+            entry.record = msgspec.structs.replace(
+                entry.record, state=state, end_time_s=event.create_time.timestamp(), terminal=payload, text=text
+            )
+            entry.images = Images()
+        entry.changed.set()
+        entry.changed = asyncio.Event()
         return event
 
-    def read(self, analysis: str, after_sequence: int) -> Sequence[Event]:
-        """Return the events after a sequence, oldest first."""
-        return self._entries[analysis].events[after_sequence:]
+    async def read(self, name: str, after_sequence: int, limit: int = 1000) -> Sequence[Event]:
+        return self._entries[name].events[after_sequence : after_sequence + limit]
 
-    async def wait(self, analysis: str, after_sequence: int) -> None:
-        """Return when there is an event after that sequence."""
-        while len((entry := self._entries[analysis]).events) <= after_sequence:
+    async def wait(self, name: str, after_sequence: int) -> None:
+        while (entry := self._entries.get(name)) and len(entry.events) <= after_sequence:
             await entry.changed.wait()
 
-    def delete(self, analysis: str) -> None:
-        """Forget an analysis and wake its watchers."""
-        entry = self._entries.pop(analysis, None)
-        if entry is not None:
-            _wake(entry)
+    async def put_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
+        self._entries[name].images = Images(pictures=tuple(pictures))
 
+    async def images(self, name: str) -> Images:
+        return self._entries[name].images
 
-def _wake(entry: _Entry) -> None:
-    """Wake everybody who waits now; whoever comes later waits for the next event."""
-    entry.changed.set()
-    entry.changed = asyncio.Event()
+    async def get(self, name: str) -> Record:
+        return self._entries[name].record
+
+    async def find(self, caller: str, request_id: str) -> Record | None:
+        for entry in self._entries.values():
+            if (entry.record.caller, entry.record.request_id) == (caller, request_id):
+                return entry.record
+        return None
+
+    async def list(
+        self, caller: str, states: Sequence[State], *, before: str = "", limit: int = 50
+    ) -> Sequence[Record]:
+        records = [e.record for e in reversed(self._entries.values()) if e.record.caller == caller]
+        if before:
+            records = records[[r.name for r in records].index(before) + 1 :]
+        return [r for r in records if not states or r.state in states][:limit]
+
+    async def cancel(self, name: str) -> None:
+        pass
+
+    async def delete(self, name: str) -> None:
+        entry = self._entries.pop(name)
+        entry.changed.set()
+
+    async def claim(self, owner: str, *, lease_s: float) -> Sequence[Record]:
+        return []
+
+    async def heartbeat(self, owner: str, *, lease_s: float) -> Sequence[str]:
+        return []
+
+    async def release(self, owner: str, name: str) -> None:
+        pass
+
+    async def expire(self, *, ended_before_s: float, keep_bytes: int) -> Sequence[str]:
+        return []
+
+    async def close(self) -> None:
+        pass

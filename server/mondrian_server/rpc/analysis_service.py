@@ -4,7 +4,6 @@ from contextlib import aclosing
 from typing import cast
 
 from mondrian.v1 import analysis_service_pb2 as pb
-
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.errors import InvalidRequest
 from mondrian_server.events import Cancelled, Event, Failed
@@ -109,9 +108,7 @@ class AnalysisServicer:
             self._analyses.check_room(request.ByteSize() if request.config.images else 0)
         values = to_request(request.config, request_id=request.request_id, caller=LOCAL_CALLER)
         request.Clear()  # The images live on in `values` alone, and go when they are decoded.
-        return await self._analyses.create(
-            values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s
-        )
+        return await self._analyses.create(values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s)
 
 
 def _deadline_in_s(context: Context) -> float | None:

@@ -1,0 +1,5 @@
+"""The log in SQLite: one file, one connection, one thread that owns it."""
+
+from mondrian_server.log.sqlite.log import SqliteLog, SqliteOptions
+
+__all__ = ["SqliteLog", "SqliteOptions"]
