@@ -75,6 +75,7 @@ def _progress(message: analysis_pb2.Progress, recorded: _Recorded) -> Progress:
         peak_memory_bytes=message.peak_memory_bytes,
         elapsed_s=_seconds(message.elapsed),
         estimated_time_left_s=_seconds(message.estimated_time_left) if has_estimate else None,
+        continuations=message.continuations,
     )
 
 

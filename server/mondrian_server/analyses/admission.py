@@ -50,9 +50,7 @@ class Admission:
                 "the engine cannot be started at present", retry_after_s=status.retry_after_s
             )
         if waiting >= self._limits.max_waiting:
-            raise errors.TooManyAnalyses(
-                f"{waiting} analyses wait already", retry_after_s=retry_after_s
-            )
+            raise errors.TooManyAnalyses(f"{waiting} analyses wait already", retry_after_s=retry_after_s)
         if new_bytes and self.bytes_held + new_bytes > self._limits.max_waiting_bytes:
             raise errors.TooManyBytes(
                 "the images of waiting analyses fill the memory set aside for them", retry_after_s=retry_after_s

@@ -200,6 +200,13 @@ class AnalysesService:
         if self._live:
             _log.info("continuing", analyses=len(self._live))
 
+    async def hold(self) -> None:
+        """Renew the leases of what is active, and cancel what others have asked to cancel."""
+        for name in await self._log.heartbeat(self._owner, lease_s=LEASE_S):
+            analysis = self._live.get(name)
+            if analysis is not None:
+                analysis.cancel()
+
     async def drain(self, grace_s: float) -> None:
         """Refuse what is new, let the rest end for `grace_s` seconds, then leave what is left to the next start."""
         self._admission.closed = True

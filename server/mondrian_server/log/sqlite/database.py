@@ -59,6 +59,8 @@ def open_database(path: Path, *, full_synchronous: bool, max_file_bytes: int) ->
             _configure(connection, full_synchronous=full_synchronous, max_file_bytes=max_file_bytes)
             schema.migrate(connection)
             _prove_writable(connection)
+            # Left by the inspection after a crash. We hold the file exclusively, so nobody uses it.
+            path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
             database = Database(connection, path, tuple(map(_identity, _files(path))))
         yield database
 
@@ -83,25 +85,26 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _begin(path: Path) -> None:
     """Make an empty database under another name and put it in place whole, so that an empty file is always a fault."""
-    wal = _files(path)[1]
-    if wal.exists() and wal.stat().st_size > 0:
-        raise StartupError(f"is gone, but {wal.name} is there: it holds events of the missing file")
+    if _has_wal(path):
+        raise StartupError(f"is gone, but {path.name}-wal is there, with events of the missing file")
     new = path.with_name(f"{path.name}.new")
     for leftover in (new, *_files(new)):
         leftover.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.closing(_connect(f"{new.absolute().as_uri()}?mode=rw")) as connection:
+        connection.execute("PRAGMA synchronous = OFF")  # flushed whole before it is put in place
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         schema.migrate(connection)
+    _flush(new)
     new.replace(path)
-    _flush_folder(path.parent)
+    _flush(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Make a file, or the names in a folder, outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -116,7 +119,9 @@ def _inspect(path: Path) -> None:
         raise StartupError("is empty: it was cut off, and is left as it is")
     if magic != _MAGIC:
         raise StartupError("is not an SQLite database, and is left as it is")
-    with contextlib.closing(_connect(f"{path.absolute().as_uri()}?mode=ro")) as connection:
+    # A file without a write-ahead log is read without locks, which leaves no trace beside it.
+    how = "mode=ro" if _has_wal(path) else "mode=ro&immutable=1"
+    with contextlib.closing(_connect(f"{path.absolute().as_uri()}?{how}")) as connection:
         connection.execute("PRAGMA cell_size_check = ON")
         if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
             raise StartupError("is an SQLite database of something else, and is left as it is")
@@ -163,6 +168,11 @@ def _prove_writable(connection: sqlite3.Connection) -> None:
 
 def _files(path: Path) -> tuple[Path, Path]:
     return path, path.with_name(f"{path.name}-wal")
+
+
+def _has_wal(path: Path) -> bool:
+    wal = _files(path)[1]
+    return wal.exists() and wal.stat().st_size > 0
 
 
 def _identity(path: Path) -> tuple[int, int]:
