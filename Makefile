@@ -3,7 +3,6 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-PATHS := clients/python server tests scripts models/mondrian-tiny $(wildcard bench)
 
 # pyright's wrapper asks the network whether it is the newest; the lock decides that.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -29,14 +28,18 @@ test: setup ## run the tests
 soak: setup ## run the long tests
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
+.PHONY: bench
+bench: setup ## measure the engine against a bare generator
+	@$(BIN)/python bench/engine_vs_bare.py $(ARGS)
+
 .PHONY: check
 check: setup ## check style, types, imports, protos, stubs and tracked files
 	@scripts/check
 
 .PHONY: format
 format: setup ## put Python and protos into their format
-	@$(BIN)/ruff check --fix --select I $(PATHS)
-	@$(BIN)/ruff format $(PATHS)
+	@$(BIN)/ruff check --fix --select I .
+	@$(BIN)/ruff format .
 	@$(BIN)/buf format --write protos
 
 .PHONY: proto

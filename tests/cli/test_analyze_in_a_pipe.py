@@ -138,6 +138,20 @@ async def test_no_server_is_told_at_once(server: ScriptedServer) -> None:
     assert ended.err == f"mondrian: no server answers at {server.address} (start one with `mondrian serve`)\n"
 
 
+async def test_a_lost_connection_is_one_line(server: ScriptedServer) -> None:
+    """A server that vanishes mid-stream leaves the text so far and one line, without the transport's own noise."""
+    tape = Tape()
+    server.script = playing(tape.accepted(), tape.token("so far\n"), forever=True)
+    process = await start("analyze", "-p", "hi", "--address", server.address)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"so far\n"
+    await server.stop()
+    ended = await finish(process)
+    assert ended.status == 3
+    assert ended.err.startswith(f"mondrian: the connection to {server.address} was lost")
+    assert ended.err.count("\n") == 1
+
+
 async def test_every_option_reaches_the_server(server: ScriptedServer, tmp_path: Path) -> None:
     """Each option lands in its field of the request."""
     server.script = playing(*_events(Tape()))

@@ -97,6 +97,30 @@ async def test_the_text_is_shown_before_it_is_complete(server: ScriptedServer) -
         assert shown.screen.lines[:4] == ["A first line.", "An open", "", shown.screen.lines[3]]
 
 
+async def test_a_finished_line_scrolls_up(server: ScriptedServer) -> None:
+    """When the open line is finished it stays above, and the display stands once below it."""
+    tape = Tape()
+    step = asyncio.Event()
+    before = tape.progress(pb.STAGE_GENERATING, "Generating analysis... (1 tokens, 9.0 tps)")
+    after = tape.progress(pb.STAGE_GENERATING, "Generating analysis... (2 tokens, 9.0 tps)")
+
+    async def script(_request: object, _context: Context) -> AsyncGenerator[pb.Event]:
+        for event in (tape.accepted(), tape.token("An open"), before):
+            yield event
+        await step.wait()
+        for event in (tape.token(" line.\n"), after):
+            yield event
+        await asyncio.Event().wait()
+
+    server.script = script
+    async with terminal(_ask(server)) as shown:
+        await shown.sees("(1 tokens")
+        step.set()
+        await shown.sees("(2 tokens, 9.0 tps)\n━")
+        assert shown.screen.lines[:2] == ["An open line.", ""]
+        assert len(shown.screen.lines) == 4
+
+
 async def test_ctrl_c_cancels_and_keeps_the_text(server: ScriptedServer) -> None:
     """Ctrl-C ends with 130, the server sees the cancel, and the text so far stays on the screen."""
     tape = Tape()

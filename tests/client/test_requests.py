@@ -112,6 +112,7 @@ async def test_a_deadline_that_passes_raises_deadline_exceeded(server: ScriptedS
     server.script = playing(Tape().accepted(), forever=True)
     outcome = await caller.collect("hi", timeout=0.3)
     assert type(outcome.error) is mondrian.DeadlineExceeded
+    assert str(outcome.error) == "the deadline passed before the analysis was complete"
     assert len(outcome.events) == 1
 
 
@@ -181,6 +182,13 @@ async def test_a_request_of_24_mib_goes_through(server: ScriptedServer, caller: 
     """The largest request that a server takes by default is sent whole."""
     await caller.collect("hi", images=[bytes(12 * 2**20), bytes(12 * 2**20)])
     assert [len(image.data) for image in server.requests[0].config.images] == [12 * 2**20] * 2
+
+
+async def test_a_request_above_the_servers_limit_says_so(caller: Caller) -> None:
+    """A message that the server's transport refuses raises ResourceExhausted in words for people."""
+    outcome = await caller.collect("hi", images=[bytes(33 * 2**20)])
+    assert type(outcome.error) is mondrian.ResourceExhausted
+    assert "the request is larger than the server at 127.0.0.1:" in str(outcome.error)
 
 
 async def test_reading_images_does_not_block_the_event_loop(

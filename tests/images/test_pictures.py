@@ -60,9 +60,15 @@ async def test_an_orientation_that_does_not_exist_is_ignored(decoder: ImageDecod
     assert image_of(picture) == corners()
 
 
-async def test_broken_exif_is_ignored(decoder: ImageDecoder) -> None:
-    """EXIF that is no EXIF leaves the picture as it is."""
-    picture = await decoder.normalise(encoded(corners(), "PNG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40), field="image")
+NO_TIFF = b"Exif\0\0garbage"
+ORIENTATION_IN_WORDS = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x01\0\0\0h\0\0\0"
+ENDLESS = b"Exif\0\0MM\0*" + b"\xff" * 40
+
+
+@pytest.mark.parametrize("exif", [NO_TIFF, ORIENTATION_IN_WORDS, ENDLESS], ids=["no TIFF", "in words", "endless"])
+async def test_broken_exif_is_ignored(decoder: ImageDecoder, exif: bytes) -> None:
+    """EXIF that makes no sense leaves the picture as it is."""
+    picture = await decoder.normalise(encoded(corners(), "PNG", exif=exif), field="image")
     assert image_of(picture) == corners()
 
 

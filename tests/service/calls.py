@@ -29,10 +29,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A service and a channel to it."""
+class Connection:
+    """A channel to a service, with its stubs."""
 
-    service: Service
     channel: grpc.aio.Channel
 
     @property
@@ -50,17 +49,6 @@ class Running:
         """The stub of ModelService."""
         return model_service_pb2_grpc.ModelServiceStub(self.channel)
 
-    @property
-    def held(self) -> tuple[int, int, int, int]:
-        """What the server holds: live analyses, waiting ones, rows of the engine, bytes of images, in that order."""
-        service = self.service
-        return (
-            service.analyses.live,
-            service.scheduler.waiting,
-            service.scheduler.rows_held,
-            service.analyses.bytes_held,
-        )
-
     async def is_serving(self) -> bool:
         """Ask health."""
         check = self.channel.unary_unary(
@@ -75,16 +63,34 @@ class Running:
         """Start an analysis."""
         return Call(self.analyses.Analyze(service_pb.AnalyzeRequest(config=config), timeout=timeout_s))
 
-    def send(self, data: bytes) -> "Call":
+    def send(self, data: bytes, *, compression: grpc.Compression | None = None) -> "Call":
         """Start an analysis from the bytes of a message, whatever they are."""
         analyze: grpc.aio.UnaryStreamMultiCallable[Any, service_pb.AnalyzeResponse] = self.channel.unary_stream(
             ANALYZE, response_deserializer=service_pb.AnalyzeResponse.FromString
         )
-        return Call(analyze(data))
+        return Call(analyze(data, compression=compression))
 
     async def ask(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Outcome":
         """Make an analysis and wait for its end."""
         return await self.call(config, timeout_s=timeout_s).outcome()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running(Connection):
+    """A service in this process, and a channel to it."""
+
+    service: Service
+
+    @property
+    def held(self) -> tuple[int, int, int, int]:
+        """What the server holds: live analyses, waiting ones, rows of the engine, bytes of images, in that order."""
+        service = self.service
+        return (
+            service.analyses.live,
+            service.scheduler.waiting,
+            service.scheduler.rows_held,
+            service.analyses.bytes_held,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

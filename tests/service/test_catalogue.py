@@ -107,6 +107,16 @@ async def test_pages_that_cannot_be_are_refused(five: Running, fields: dict[str,
         assert (caught.value.details() or "").startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize("method", ["AdvisorService/ListAdvisors", "ModelService/ListModels"])
+async def test_a_page_token_that_is_not_utf_8_is_refused_by_name(five: Running, method: str) -> None:
+    """Bytes that are not text in the request of a list are INVALID_ARGUMENT with the field."""
+    call: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = five.channel.unary_unary(f"/mondrian.v1.{method}")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\x12\x02\xc3\x28")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "page_token: the text is not valid UTF-8"
+
+
 async def test_a_model_that_is_not_there_is_not_found(five: Running) -> None:
     """GetModel of an unknown name is NOT_FOUND, and says which model there is."""
     for name in ("", "models/", "models/other", "mondrian-tiny"):

@@ -26,13 +26,23 @@ def from_call(error: grpc.RpcError, address: str, *, connected: bool = False) ->
     if status is not None and status.details:
         return from_status(status)
     code = error.code().name
-    message = error.details() or code
     if code == "UNAVAILABLE":
         where = f"the connection to {address} was lost" if connected else f"no server answers at {address}"
-        return ConnectionFailed(f"{where}: {message}")
-    if code == "UNIMPLEMENTED":
-        message = f"the server at {address} does not offer this: {message}"
-    return error_class(code, "")(message, code=code)
+        return ConnectionFailed(f"{where}: {error.details() or code}")
+    return error_class(code, "")(_sentence(code, error.details() or code, address), code=code)
+
+
+def _sentence(code: str, details: str, address: str) -> str:
+    """Put what gRPC itself says (1.76 to 1.85) in words for people; a server's own sentence stays."""
+    match code:
+        case "DEADLINE_EXCEEDED" if "Deadline Exceeded" in details:
+            return "the deadline passed before the analysis was complete"
+        case "RESOURCE_EXHAUSTED" if "larger than max" in details:
+            return f"the request is larger than the server at {address} takes: {details}"
+        case "UNIMPLEMENTED":
+            return f"the server at {address} does not offer this: {details}"
+        case _:
+            return details
 
 
 def from_status(status: status_pb2.Status) -> MondrianError:

@@ -44,7 +44,7 @@ class AnalysisStream:
         self._open_call = open_call
         self._address = address
         self._cursor = Cursor()
-        self._call: SyncCall | None = None
+        self._call: SyncCall | None = None  # gRPC cancels it when the last reference goes, and so with the stream
         self._cancelled = False
         self._ended = False
 
@@ -102,10 +102,6 @@ class AnalysisStream:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
 
     def _next_message(self) -> analysis_pb2.Event | None:
         if self._ended:

@@ -7,6 +7,8 @@ from mondrian_server.analyses.validation import RequestLimits
 from mondrian_server.engine.interface import EngineState, EngineStatus
 
 SHUTDOWN_RETRY_S = 5.0
+NO_LIMIT_S = 1e8
+"""A limit of three years and more is none: it is beyond what clocks and timers can hold."""
 HOPELESS_FAILURES = 3
 """After so many failed starts of the engine in a row, new analyses are refused instead of kept waiting."""
 
@@ -60,4 +62,5 @@ class Admission:
         """Return the seconds that an analysis has: to its time limit, or to a margin before the call's deadline."""
         if deadline_in_s is not None:
             deadline_in_s = max(0.0, deadline_in_s - min(self._limits.deadline_margin_s, deadline_in_s / 4))
-        return min((value for value in (deadline_in_s, time_limit_s) if value is not None), default=None)
+        given = (value for value in (deadline_in_s, time_limit_s) if value is not None)
+        return min((value for value in given if value < NO_LIMIT_S), default=None)

@@ -48,7 +48,7 @@ class Resolved:
 
 def resolve(request: AnalysisRequest, defaults: Defaults, advisors: Catalogue) -> Resolved:
     """Fill in every default, a random seed included; raises InvalidRequest for an unknown advisor or model."""
-    if request.model.removeprefix("models/") not in ("", defaults.model):
+    if request.model and request.model.removeprefix("models/") != defaults.model:
         raise InvalidRequest(
             f"there is no model {request.model[:80]!r} here; the model is 'models/{defaults.model}'",
             field="config.model",

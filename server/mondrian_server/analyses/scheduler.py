@@ -57,7 +57,7 @@ class Scheduler:
     def enter(self, analysis: Analysis) -> int:
         """Put an analysis at the end of the queue and return its position; `pump` sets it going."""
         self._queue.push(analysis)
-        return len(self._looked_ahead()) + len(self._queue)
+        return next(position for position, other in enumerate(self._order(), start=1) if other is analysis)
 
     def leave(self, analysis: Analysis) -> None:
         """Take an ended analysis out, wherever it is; its row is free when the engine says so."""
@@ -140,6 +140,11 @@ class Scheduler:
         """Return those that the engine holds ready, but that no slot has been free for."""
         return [row for row in self._rows.values() if not row.ended and row.tracker.stage is Stage.QUEUED]
 
+    def _order(self) -> Iterator[Analysis]:
+        """Iterate over those who wait for a slot, in the order in which they would get one."""
+        yield from self._looked_ahead()
+        yield from self._queue.order(self._running(), self._slots)
+
     def _show_loading(self) -> None:
         """Tell those who come first that the model is being loaded."""
         loading = self._engine.status.loading
@@ -151,14 +156,13 @@ class Scheduler:
 
     def _refresh_positions_soon(self) -> None:
         """Tell the waiting their new positions, at most once a second however fast the queue moves."""
-        if self._positions_timer is None and len(self._queue):
+        if self._positions_timer is None and (len(self._queue) or self._looked_ahead()):
             loop = asyncio.get_running_loop()
             self._positions_timer = loop.call_later(_POSITIONS_INTERVAL_S, self._refresh_positions)
 
     def _refresh_positions(self) -> None:
         self._positions_timer = None
-        order = self._queue.order(self._running(), self._slots)
-        for position, analysis in enumerate((*self._looked_ahead(), *order), start=1):
+        for position, analysis in enumerate(self._order(), start=1):
             analysis.move(position)
 
 

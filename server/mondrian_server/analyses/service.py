@@ -232,7 +232,7 @@ class AnalysesService:
             analysis = self._scheduler.holder(update.row)
             if analysis is not None:
                 analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
-                self._update(analysis, update)
+                self._update_alone(analysis, update)
 
     def engine_lost(self) -> None:
         """Let everything that the engine had wait again; end what it has crashed over alone."""
@@ -345,6 +345,14 @@ class AnalysesService:
             self._hold(analysis, _pixel_bytes(pictures))
             self._scheduler.prepared(analysis)
 
+    def _update_alone(self, analysis: Analysis, update: RowUpdate) -> None:
+        """Pass an update on so that a defect ends this analysis, and neither the others nor the supervisor."""
+        try:
+            self._update(analysis, update)
+        except Exception:
+            _log.exception("an update failed", analysis=analysis.name)
+            analysis.fail(errors.InternalError("the server has a defect; see its log"))
+
     def _update(self, analysis: Analysis, update: RowUpdate) -> None:
         match update:
             case RowTokens():
@@ -359,6 +367,7 @@ class AnalysesService:
                 analysis.fail(_row_error(update))
             case RowCancelled():
                 self._scheduler.free(analysis)
+                analysis.fail(errors.InternalError("the engine gave up the analysis unasked"))
 
     def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
         """Let go of everything that an ended analysis held."""

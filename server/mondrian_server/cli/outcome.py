@@ -1,7 +1,6 @@
 """How a client command ends: one line for each error, and the exit code that goes with it."""
 
 import json
-import os
 import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,8 +51,6 @@ def outcome(address: str, *, files: Sequence[str] = (), as_json: bool = False) -
         as_json: write the line as a JSON object.
 
     """
-    # The transport under the client writes to stderr of its own accord; what matters reaches us as an error.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         yield
     except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """The command `mondrian serve`: reads the settings and runs the service."""
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -67,9 +66,6 @@ def serve(config: str | None, **flags: str | None) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    # gRPC's core would write lines of its own to stderr, beside our error or between lines of JSON. It reads this
-    # variable when it is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from mondrian_server import app  # noqa: PLC0415 - help and refused settings need nothing of gRPC
 
     host = settings.grpc_address.rpartition(":")[0]

@@ -1,0 +1,1 @@
+"""The program that made mondrian-tiny: it draws pictures, trains, exports and scores."""
