@@ -48,9 +48,9 @@ class Cursor:
             case "completed":
                 self._completed = True
             case "failed":
-                self._error = from_failed(message)
+                self._error = from_failed(message.failed)
             case "cancelled":
-                self._error = from_cancelled(message)
+                self._error = from_cancelled(message.cancelled)
             case _:
                 pass
         return True

@@ -71,6 +71,6 @@ class Resumption:
         return delay_s if in_time and now_s + delay_s - self._interrupted_s < self._limit_s else None
 
     def _back_off_s(self) -> float:
-        longest_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0**self._attempts)
+        longest_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(self._attempts, 16))
         self._attempts += 1
         return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads callers; nothing secret

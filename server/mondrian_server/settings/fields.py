@@ -45,7 +45,7 @@ class Settings(BaseModel):
     keep_images: bool = False
     """Whether an analysis's pictures are kept as long as its events, instead of until its end."""
     log_synchronous: Literal["normal", "full"] = "normal"
-    """What an event survives before it is seen. normal: the end of the process. full: a power cut as well, at a cost."""
+    """What an event survives before it is seen. normal: the end of the process. full: a power cut too, at a cost."""
     advisors_file: Folder | None = None
     """A TOML file with more advisors; one with the id of a built-in advisor replaces it."""
 

@@ -14,13 +14,10 @@ from mondrian_server.log.sqlite import images, records
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_GROUPS = (64, 8, 1)
-"""How many rows one statement inserts: few statements, because each one lets go of the interpreter."""
+GROUP = 64
+"""How many rows one statement inserts at most. Few statements, because each one lets go of the interpreter, and a busy
+loop gives it back after 5 ms only."""
 
-_INSERT = {
-    rows: f"INSERT INTO events VALUES {', '.join(['(?, ?, ?, ?, ?)'] * rows)}"  # noqa: S608 - placeholders only
-    for rows in _GROUPS
-}
 _ROW_BYTES = 24
 """What a row occupies beside its payload, about."""
 
@@ -40,15 +37,19 @@ def append(connection: sqlite3.Connection, appends: Sequence[Append], *, keep_im
         (item.number, item.event.sequence, _to_us(item.event.create_time), item.event.advisor, item.encoded)
         for item in appends
     ]
-    start = 0
-    for size in _GROUPS:
-        while len(rows) - start >= size:
-            connection.execute(_INSERT[size], [value for row in rows[start : start + size] for value in row])
-            start += size
+    for start in range(0, len(rows), GROUP):
+        group = rows[start : start + GROUP]
+        places = ", ".join(["(?, ?, ?, ?, ?)"] * len(group))
+        connection.execute(f"INSERT INTO events VALUES {places}", [value for row in group for value in row])  # noqa: S608 - places only
     for item in appends:
         payload = item.event.payload
         if isinstance(payload, Terminal):
             _end(connection, item, payload, keep_images=keep_images)
+
+
+def fits_one_statement(appends: Sequence[Append]) -> bool:
+    """Whether `append` writes these in one statement, which needs no transaction around it."""
+    return len(appends) <= GROUP and not any(item.event.is_terminal for item in appends)
 
 
 def read(connection: sqlite3.Connection, name: str, after_sequence: int, limit: int) -> tuple[Event, ...]:

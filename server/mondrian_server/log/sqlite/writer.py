@@ -30,6 +30,7 @@ _log = structlog.stdlib.get_logger(__name__)
 _GROUP_APPENDS = 2048
 _GROUP_OPERATIONS = 256
 _IDLE_S = 1.0
+_LOOK_S = 0.25
 _VACUUM_PAGES = 500
 _VACUUM_ABOVE_PAGES = 4096
 
@@ -91,6 +92,7 @@ class Writer:
         self._problem = ""
         self._retry_at = 0.0
         self._retry_s = options.retry_s
+        self._looked_at = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mondrian-log", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -192,7 +194,8 @@ class Writer:
         """Do everything or nothing; an operation that the file is not to blame for fails alone."""
         wanted = [operation for operation in operations if operation.is_wanted]
         while True:
-            with _transaction(database.connection):
+            alone = not wanted and events.fits_one_statement(appends)
+            with contextlib.nullcontext() if alone else _transaction(database.connection):
                 events.append(database.connection, appends, keep_images=self._options.keep_images)
                 spoiled = _execute_all(database.connection, wanted)
                 if spoiled is not None:
@@ -200,7 +203,16 @@ class Writer:
             if spoiled is None:
                 break
             wanted.remove(spoiled)
-        database.check_identity()
+        if any(operation.kind is not Kind.READ for operation in wanted) or self._is_time_to_look():
+            database.check_identity()
+
+    def _is_time_to_look(self) -> bool:
+        """Whether the file was last looked at a while ago; looking at each commit would slow down the appends."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return False
+        self._looked_at = now
+        return True
 
     def _delete(self, database: Database, operation: Operation[Any]) -> None:
         """Run a deletion in its own transaction, also while nothing else can be written."""
