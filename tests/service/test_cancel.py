@@ -123,7 +123,7 @@ async def test_a_thousand_vanishing_clients_leave_nothing_behind(up: Running, pi
     await nothing_is_left(up)
     process = psutil.Process()
     tasks, descriptors = len(asyncio.all_tasks()), process.num_fds()
-    chance = random.Random(7)  # noqa: S311  # moments, not secrets
+    chance = random.Random(7)  # moments, not secrets
     for _ in range(20):
         await asyncio.gather(*(_vanish(up, picture, chance) for _ in range(50)))
     await nothing_is_left(up)

@@ -11,6 +11,7 @@ import grpc
 import psutil
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
+
 from mondrian.v1 import analysis_pb2 as pb
 from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Call, Running, eventually, settings_for, started
 
