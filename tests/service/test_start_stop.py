@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import signal
-import struct
 import time
-import zlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from mondrian.v1 import analysis_pb2 as pb
 from tests.checkpoints import write_truncated
 from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Connection, eventually
+from tests.service.files import png_with_text
 from tests.service.programs import Program, left_of, program, start
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -103,7 +102,7 @@ async def test_ps_names_the_three_processes(steady: Program) -> None:
 
 async def test_the_log_names_analyses_and_holds_nothing_of_theirs(steady: Program) -> None:
     """Each line about an analysis carries its name; no line holds a prompt, an answer or bytes of an image."""
-    image = _png_with_text(CANARY)
+    image = png_with_text(CANARY)
     good = pb.AnalysisConfig(
         prompt=f"{CANARY} prompt",
         instructions=f"{CANARY} instructions",
@@ -135,18 +134,6 @@ async def test_the_log_names_analyses_and_holds_nothing_of_theirs(steady: Progra
 
 def _names(lines: list[dict[str, Any]]) -> set[str]:
     return {line["analysis"] for line in lines}
-
-
-def _png_with_text(text: str) -> bytes:
-    """Return a small picture whose file holds a text."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
-    rows = chunk(b"IDAT", zlib.compress(bytes(9 * 8)))
-    comment = chunk(b"tEXt", b"Comment\0" + text.encode())
-    return b"\x89PNG\r\n\x1a\n" + header + comment + rows + chunk(b"IEND", b"")
 
 
 # Stopping

@@ -66,19 +66,19 @@ class FairQueue(Generic[Waiting]):
     def order(self, running: Mapping[str, int], slots: int) -> Iterator[Waiting]:
         """Yield everybody in the order in which they would come if nothing ended and slots went on forever."""
         held = Counter(running)
-        line = list(self._line.values())
-        while line:
-            share = self._share(line, held, slots)
-            index = next((i for i, item in enumerate(line) if held[item.caller] < share), 0)
-            item = line.pop(index)
-            held[item.caller] += 1
-            yield item
-            if len({waiting.caller for waiting in line}) <= 1:
-                # One caller is left: arrival order is the order, and a long line stays linear.
-                yield from line
-                return
+        share = self._share(held, slots)
+        at_share: list[Waiting] = []
+        for item in tuple(self._line.values()):
+            # One pass is enough: nobody's share grows on the way, so a caller that has reached it stays behind.
+            if held[item.caller] < share:
+                held[item.caller] += 1
+                yield item
+            else:
+                at_share.append(item)
+        yield from at_share
 
-    @staticmethod
-    def _share(line: list[Waiting], held: Mapping[str, int], slots: int) -> int:
-        callers = {item.caller for item in line} | {caller for caller, count in held.items() if count > 0}
+    def _share(self, held: Mapping[str, int], slots: int) -> int:
+        callers = {item.caller for item in self._line.values()} | {
+            caller for caller, count in held.items() if count > 0
+        }
         return -(-slots // max(1, len(callers)))

@@ -53,6 +53,10 @@ class SupervisionLimits:
     backoff_s: float = 0.25
     backoff_max_s: float = 30.0
 
+    def pause_s(self, failures: int) -> float:
+        """Return how long to wait before the next start, after so many failed ones in a row."""
+        return min(self.backoff_max_s, self.backoff_s * 2 ** min(failures, _MAX_DOUBLINGS))
+
 
 class _EngineEnded(Exception):
     """One engine's life is over; the message says how."""
@@ -194,7 +198,7 @@ class EngineSupervisor:
         """Tell everybody, and decide how long to wait before the next start."""
         was_ready = self._status.state is EngineState.READY
         failures = 0 if was_ready else self._status.failures + 1
-        pause_s = min(self._limits.backoff_max_s, self._limits.backoff_s * 2 ** min(failures, _MAX_DOUBLINGS))
+        pause_s = self._limits.pause_s(failures)
         _log.error("engine lost", how=how, lived_s=round(self._lived_s(), 1), restart_in_s=pause_s)
         self._change(state=EngineState.DOWN, failures=failures, retry_after_s=pause_s, loading=None, slots_in_use=0)
         if self._listener:
