@@ -132,7 +132,7 @@ async def _in_pieces(up: Running, name: str, chance: random.Random) -> tuple[lis
         call = up.analyses.WatchAnalysis(
             service_pb.WatchAnalysisRequest(name=name, after_sequence=events[-1].sequence if events else 0)
         )
-        wanted = chance.randint(1, 16)
+        wanted = chance.randint(1, 10)
         async for response in call:
             events.append(response.event)
             wanted -= 1

@@ -92,9 +92,9 @@ async def test_a_time_limit_goes_on_while_the_server_is_down(tmp_path: Path) -> 
 
 
 async def test_a_dropped_call_gets_its_grace_anew_after_a_restart(tmp_path: Path) -> None:
-    """An Analyze whose server died is cancelled after its grace on the next one, unless somebody watches it."""
+    """An Analyze whose server died has its whole grace on the next one; without a grace it is cancelled at once."""
     async with program(tmp_path) as first:
-        calls = [_analyze(first, grace_s=grace_s) for grace_s in (0, 3)]
+        calls = [_analyze(first, grace_s=grace_s) for grace_s in (0, 600)]
         names = [(await call.until_token()).analysis for call in calls]
         first.process.kill()
         for call in calls:
@@ -102,7 +102,6 @@ async def test_a_dropped_call_gets_its_grace_anew_after_a_restart(tmp_path: Path
     async with program(tmp_path) as second:
         await eventually(lambda: _state_is(second, names[0], pb.ANALYSIS_STATE_CANCELLED), within_s=2.0)
         assert await _state_is(second, names[1], pb.ANALYSIS_STATE_ACTIVE)
-        assert (await watch(second, names[1]).outcome()).events[-1].WhichOneof("payload") == "completed"
 
 
 def _analyze(up: Program, *, grace_s: int) -> Call:
