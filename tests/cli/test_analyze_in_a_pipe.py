@@ -68,7 +68,7 @@ async def test_json_is_one_event_a_line(server: ScriptedServer) -> None:
 async def test_json_tells_a_failure_as_an_event_and_as_an_error(server: ScriptedServer) -> None:
     """`failed` is the last line on stdout; stderr holds one JSON object; the exit code tells the kind."""
     tape = Tape()
-    status = rich_status(Code.UNAVAILABLE, "the engine died", reason="ENGINE_LOST", retry_after_s=2)
+    status = rich_status(Code.UNAVAILABLE, "the engine died", reason="ENGINE_UNAVAILABLE", retry_after_s=2)
     events = [tape.accepted(), tape.failed(status)]
 
     async def script(_request: object, context: Context) -> AsyncGenerator[pb.Event]:
@@ -83,7 +83,7 @@ async def test_json_tells_a_failure_as_an_event_and_as_an_error(server: Scripted
     assert json.loads(ended.err) == {
         "error": {
             "code": "UNAVAILABLE",
-            "reason": "ENGINE_LOST",
+            "reason": "ENGINE_UNAVAILABLE",
             "message": "the engine died (try again in 2 s)",
             "fieldViolations": [],
             "retryAfterSeconds": 2.0,

@@ -137,7 +137,7 @@ async def test_ctrl_c_cancels_and_keeps_the_text(server: ScriptedServer) -> None
 async def test_a_failure_is_one_line_below_the_text(server: ScriptedServer) -> None:
     """The text so far stays; the error says when to try again; the exit code tells the kind."""
     tape = Tape()
-    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_LOST", retry_after_s=2)
+    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_UNAVAILABLE", retry_after_s=2)
     events = [tape.accepted(), tape.token("So far"), tape.failed(status)]
 
     async def script(_request: object, context: Context) -> AsyncGenerator[pb.Event]:

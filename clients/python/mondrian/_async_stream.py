@@ -95,9 +95,9 @@ class AsyncEventStream:
             self._call.cancel()
 
     async def aclose(self) -> None:
-        """End the call and the iteration."""
-        self._ended = True
+        """Leave the stream: end the call and the iteration."""
         self.leave()
+        self._ended = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,6 +155,8 @@ class AsyncEventStream:
     async def _wait_to_resume(self, rpc_error: grpc.RpcError) -> None:
         """Wait until it is time to try again; raises what ended the call where it is not to be resumed."""
         self._connection.contact.note(rpc_error)
+        if self._stop.is_set():
+            return
         error = from_call(rpc_error, self._connection.address, connected=self._cursor.sequence > 0)
         delay_s = None if self._cursor.ended else self._resumption.delay_s(error)
         if delay_s is None:
@@ -215,7 +217,7 @@ class AsyncAnalysisStream(AsyncEventStream):
         self._stop.set()
         if self._call is None and not self._cursor.analysis:
             return
-        if wanted and not self._cursor.ended:
+        if wanted and not (self._ended or self._cursor.ended):
             self._connection.cancel_analysis(self._cursor.analysis, self._call, self._first)
         elif self._call is not None:
             self._call.cancel()

@@ -83,5 +83,5 @@ class AnalyzeOptions(TypedDict, total=False):
     """The longest that the analysis may take, in seconds, queue included. When it is over, the text that is there
     completes with `FinishReason.DEADLINE`; where there is none, the call raises `DeadlineExceeded`."""
     request_id: str
-    """A name for this request, at most 64 characters; by default one is drawn. The same name with the same request leads
-    to the first one's analysis, whoever is connected meanwhile; with another request it raises `RequestIdReused`."""
+    """A name for this request, at most 64 characters; by default one is drawn. The same name with the same request
+    leads to the first one's analysis; with another request it raises `RequestIdReused`."""

@@ -1,7 +1,7 @@
 """Arguments to the wire request, with the field named where a value cannot be sent."""
 
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar, Unpack
@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2
 
 from mondrian._errors import FieldViolation, InvalidRequest
 from mondrian._options import AnalyzeOptions, Delivery, Sampling, TokenDetail
+from mondrian._results import AnalysisState
 from mondrian.v1 import analysis_pb2, analysis_service_pb2
 
 _SAMPLING_FIELDS = (
@@ -37,6 +38,12 @@ def make_analyze_request(
     request = make_request(analysis_service_pb2.AnalyzeRequest, prompt, **options)
     _put_duration(request.disconnect_grace, disconnect_grace, "disconnect_grace")
     return request
+
+
+def make_list_request(states: Iterable[AnalysisState], page_size: int) -> analysis_service_pb2.ListAnalysesRequest:
+    """Return the request of the first page."""
+    wanted = [analysis_pb2.AnalysisState.ValueType(state) for state in states]
+    return analysis_service_pb2.ListAnalysesRequest(page_size=page_size, states=wanted)
 
 
 def make_request(

@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 import grpc
 
@@ -9,6 +11,9 @@ from mondrian._errors import MondrianError, Unavailable
 
 DEFAULT_LIMIT_S = 120.0
 """How long to try by default."""
+
+OnInterruption: TypeAlias = Callable[[MondrianError, float], None]
+"""What is told of an interruption: the error, and the seconds until the next try. It may raise to give up."""
 
 _FIRST_DELAY_S = 0.1
 _MAX_DELAY_S = 5.0
