@@ -130,28 +130,29 @@ class AnalysesService:
             EventsExpired: the events were deleted.
             ShuttingDown: the server ends before the analysis does.
         """
-        await self._record(name, caller)
         self._watched[name] += 1
         try:
-            while not self._closed:
-                try:
-                    events = await self._log.read(name, after_sequence)
-                except KeyError as error:
-                    raise _not_found(name) from error
+            await self._record(name, caller)
+            while True:
+                closing = self._closed
+                # Before reading: an end that the record shows is kept, and so is everything before it.
+                ended = (closing or name not in self._live) and await self._has_ended(name, caller)
+                events = await self._read(name, after_sequence)
                 if events:
                     yield events
                     if events[-1].is_terminal:
                         return
                     after_sequence = events[-1].sequence
-                elif name not in self._live and await self._has_ended(name, caller):
+                elif ended:
                     return  # The caller has seen the terminal event already.
+                elif closing:
+                    raise errors.ShuttingDown("the server is ending", retry_after_s=SHUTDOWN_RETRY_S)
                 else:
                     await self._wait(name, after_sequence)
         finally:
             self._watched[name] -= 1
             if not self._watched[name]:
                 del self._watched[name]
-        raise errors.ShuttingDown("the server is ending", retry_after_s=SHUTDOWN_RETRY_S)
 
     async def get(self, name: str, caller: str) -> View:
         """Return an analysis as it stands now; raises AnalysisNotFound."""
@@ -395,11 +396,19 @@ class AnalysesService:
             raise _not_found(name)
         return record
 
+    async def _read(self, name: str, after_sequence: int) -> Sequence[Event]:
+        try:
+            return await self._log.read(name, after_sequence)
+        except KeyError as error:
+            raise _not_found(name) from error
+
     async def _has_ended(self, name: str, caller: str) -> bool:
         return (await self._record(name, caller)).state is not State.ACTIVE
 
     async def _wait(self, name: str, after_sequence: int) -> None:
         """Wait for the next event; returns early where the server is ending."""
+        if self._closed:
+            return
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
