@@ -132,7 +132,7 @@ async def test_too_many_bytes_are_refused(decoder: ImageDecoder) -> None:
 async def test_random_damage_ends_in_a_picture_or_a_refusal(decoder: ImageDecoder, kind: str) -> None:
     """Files with bytes changed at random never end the process."""
     pid = decoder.pid
-    draw = random.Random(kind)  # noqa: S311 - no secret
+    draw = random.Random(kind)
     whole = encoded(noise(64, 48), kind)
     for _ in range(150):
         data = bytearray(whole)

@@ -1,5 +1,7 @@
 """Limits: what is just within them is answered, and a full queue refuses at once."""
 
+import asyncio
+import math
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -43,6 +45,29 @@ async def test_what_is_just_within_the_limits_is_answered(up: Running, config: p
     request.sampling.max_tokens = 2
     outcome = await up.ask(request)
     assert outcome.code is grpc.StatusCode.OK, outcome.message
+
+
+async def test_the_smallest_numbers_keep_every_number_finite(up: Running) -> None:
+    """Values beside 0 neither give a log-probability that is none nor change the text of a neighbour."""
+    plain = pb.Sampling(temperature=1.0, seed=5, min_tokens=20, max_tokens=20)
+    detail = pb.TokenDetail(log_probabilities=True)
+    alone = await up.ask(pb.AnalysisConfig(prompt="Hello", sampling=plain))
+    least = 1e-45  # The smallest number that a float field can hold.
+    extremes = [
+        pb.Sampling(repetition_penalty=least),
+        pb.Sampling(temperature=least),
+        pb.Sampling(temperature=1.0, top_p=least),
+        pb.Sampling(temperature=1.0, min_p=least),
+        plain,
+    ]
+    for sampling in extremes:
+        sampling.min_tokens = sampling.max_tokens = 20
+    requests = [pb.AnalysisConfig(prompt="Hello", sampling=sampling, token_detail=detail) for sampling in extremes]
+    outcomes = await asyncio.gather(*map(up.ask, requests))
+    for outcome in outcomes:
+        assert len(outcome.log_probabilities) == 20
+        assert all(math.isfinite(value) for value in outcome.log_probabilities)
+    assert outcomes[-1].text == alone.text
 
 
 async def test_images_just_within_the_limits_are_answered(up: Running) -> None:

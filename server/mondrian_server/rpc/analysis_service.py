@@ -3,6 +3,8 @@
 from contextlib import aclosing
 from typing import cast
 
+import structlog
+
 from mondrian.v1 import analysis_service_pb2 as pb
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.errors import InvalidRequest
@@ -35,6 +37,8 @@ class AnalysisServicer:
         grace_s = _grace_s(request)
         with_ids = request.config.token_detail.ids
         name = await self._create(request, deadline_in_s=_deadline_in_s(context), disconnect_grace_s=grace_s)
+        # Each call is a task with a context of its own; whatever it logs from here on carries the name.
+        structlog.contextvars.bind_contextvars(analysis=name)
         try:
             async with aclosing(self._analyses.watch(name, LOCAL_CALLER)) as groups:
                 async for events in groups:

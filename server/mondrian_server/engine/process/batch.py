@@ -32,7 +32,6 @@ class Batch:
             ends=sorted(model.vocabulary.ends),
         )
         self._rows: dict[int, Row] = {}
-        self._encoded: dict[bytes, mx.array] = {}
         self._generator = self._new_generator()
 
     def _new_generator(self) -> Generator:
@@ -51,15 +50,17 @@ class Batch:
         return bool(self._generator.decoding())
 
     def picture_to_encode(self, row: Row) -> PictureInputs | None:
-        """Return the row's first picture whose features are not at hand."""
+        """Return the first picture whose features the row must have encoded before it can enter."""
+        if row.uid is not None:
+            return None
         scope = row.prepared.submit.cache_scope
         for picture in row.prepared.pictures:
-            if picture.digest in self._encoded:
+            if picture.digest in row.features:
                 continue
             cached = self._features.get(scope, picture.digest)
             if cached is None:
                 return picture
-            self._encoded[picture.digest] = cached
+            row.features[picture.digest] = cached
         return None
 
     def encode(self, row: Row, picture: PictureInputs) -> None:
@@ -69,7 +70,7 @@ class Batch:
         outputs = self._model.model.get_input_embeddings(ids, **arrays(picture.arrays))
         features = outputs.inputs_embeds[0, self._image_positions(picture.ids)]
         evaluate(features)
-        self._encoded[picture.digest] = features
+        row.features[picture.digest] = features
         self._features.put(row.prepared.submit.cache_scope, picture.digest, features)
         row.encode_s += time.monotonic() - began
 
@@ -78,7 +79,7 @@ class Batch:
         began = time.monotonic()
         ids = [*row.prepared.ids, *row.tokens]
         inputs = self._inputs(row, ids)
-        self._encoded.clear()
+        row.features.clear()
         if self._prefixes is not None:
             digests = [picture.digest for picture in row.prepared.submit.pictures]
             inputs["_apc_semantic_hash"] = prefix_salt(row.prepared.submit.cache_scope, digests)
@@ -95,7 +96,7 @@ class Batch:
             return {name: value for name, value in outputs.to_dict().items() if value is not None}
         embeddings = model.get_input_embeddings(tokens, None).inputs_embeds
         if row.prepared.pictures:
-            features = mx.concatenate([self._encoded[p.digest] for p in row.prepared.pictures])
+            features = mx.concatenate([row.features[p.digest] for p in row.prepared.pictures])
             embeddings[0, self._image_positions(row.prepared.ids)] = features.astype(embeddings.dtype)
         return {"inputs_embeds": embeddings}
 
@@ -126,13 +127,11 @@ class Batch:
 
     def remove(self, row: Row) -> None:
         """Take a row out, whatever its state."""
-        self._encoded.clear()
         if row.uid is not None and self._rows.pop(row.uid, None) is not None:
             self._generator.remove(row.uid)
 
     def abandon(self, row: Row) -> None:
         """Drop a row whose encode or prefill raised."""
-        self._encoded.clear()
         self._generator.abandon_prefill()
         if row.uid is not None:
             self._rows.pop(row.uid, None)
@@ -141,7 +140,6 @@ class Batch:
         """Start over with an empty generator, and return the rows that were in the old one."""
         rows = list(self._rows.values())
         self._rows.clear()
-        self._encoded.clear()
         self._generator.close()
         self._generator = self._new_generator()
         return rows

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import mlx.core as mx
+
 from mondrian_server.engine.process.preparation import Prepared
 from mondrian_server.engine.process.sampling import RowDraws
 from mondrian_server.engine.process.text import Piece, TextAssembler
@@ -14,6 +16,7 @@ from mondrian_server.events import FinishReason, Stage
 class Row:
     """A row that holds a slot. Changed by the MLX thread only.
 
+    features: its encoded pictures by digest, until it enters the batch.
     history: the token ids of the prompt that the repetition penalty counts: no media and no control tokens.
     rescued_at: how many tokens it had when it was last saved from a failed step.
     """
@@ -23,6 +26,7 @@ class Row:
     draws: RowDraws
     text: TextAssembler
     uid: int | None = None
+    features: dict[bytes, mx.array] = field(default_factory=dict[bytes, mx.array])
     tokens: list[int] = field(default_factory=list[int])
     cached_tokens: int = 0
     prompt_done: int = 0

@@ -18,6 +18,8 @@ from mondrian_server.engine.process.mlx_typed import evaluate_later, gumbel, to_
 from mondrian_server.engine.protocol import RowSampling
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LEAST_PENALTY = 1e-6
+"""What a smaller repetition penalty counts as: logits divided by less may leave the range of single precision."""
 
 
 class Draw:
@@ -151,7 +153,7 @@ class _Table:
         self._filters = Filters(settings)
         self._temperature = _column([s.temperature if s.temperature > 0 else 1.0 for s in settings])
         self._noise = _column([1.0 if s.temperature > 0 else 0.0 for s in settings])
-        self._penalty = _column([s.repetition_penalty for s in settings])
+        self._penalty = _column([max(s.repetition_penalty, _LEAST_PENALTY) for s in settings])
         self._seeds = np.array([s.seed for s in settings], dtype=np.uint64)
         self._seen: mx.array | None = None
 
