@@ -38,6 +38,13 @@ def page_at(path: Path, share: float) -> int:
     return int(path.stat().st_size * share) // _PAGE_BYTES * _PAGE_BYTES
 
 
+def make_read_only(folder: Path) -> None:
+    """Take the permission to write from a folder and its files."""
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+
+
 def permissions(path: Path) -> int:
     """Return a file's permission bits."""
     return path.stat().st_mode & 0o777

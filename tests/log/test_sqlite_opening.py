@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from mondrian_server.errors import StartupError
 from mondrian_server.log.sqlite import SqliteLog, schema
-from tests.log.files import child, contents, one_line, opened_by_hand, overwrite, page_at, permissions
+from tests.log.files import child, contents, make_read_only, one_line, opened_by_hand, overwrite, page_at, permissions
 from tests.log.samples import begun, ended, everything, kept, token
 
 _NOBODY = 65534
@@ -151,8 +151,7 @@ async def test_a_folder_that_cannot_be_written_is_refused(open_folder: Path, the
     path = open_folder / "events.db"
     if there:
         await (await SqliteLog.open(path)).close()
-        path.chmod(0o444)
-    open_folder.chmod(0o555)
+    make_read_only(open_folder)
 
     with child("opening", str(path), str(_NOBODY)) as process:
         line = process.communicate(timeout=60)[0].strip()
