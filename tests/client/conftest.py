@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -106,6 +107,16 @@ class SyncCaller:
         return await asyncio.to_thread(getattr(self._client, method), *args, **options)
 
 
+@asynccontextmanager
+async def threaded_client(address: str) -> AsyncGenerator[mondrian.Client]:
+    """Connect a client for threads; its close waits for the server, which runs on this event loop."""
+    client = mondrian.Client(address)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.close)
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
     """Run a server."""
@@ -127,5 +138,5 @@ async def caller(request: pytest.FixtureRequest, server: ScriptedServer) -> Asyn
         async with mondrian.AsyncClient(server.address) as client:
             yield AsyncCaller(client)
     else:
-        with mondrian.Client(server.address) as client:
+        async with threaded_client(server.address) as client:
             yield SyncCaller(client)

@@ -207,6 +207,7 @@ async def test_what_is_gone_cannot_be_resumed(
 
     server.watch_script = gone
     outcome = await caller.collect()
+    assert outcome.error is not None
     assert type(outcome.error) is expected
     assert outcome.error.analysis == ANALYSIS
     assert outcome.text == "0 1 "
@@ -258,7 +259,7 @@ async def test_a_listener_can_give_up(server: ScriptedServer, caller: Caller) ->
 
 
 async def test_the_timeout_is_kept_over_resumes(server: ScriptedServer, caller: Caller) -> None:
-    """Each further call has what is left of the time, and in the end the deadline is the end."""
+    """Each further call has what is left of the time."""
     events = _tape()
     Recorded(server, events, [1, 1])
     tell = server.watch_script
@@ -269,10 +270,10 @@ async def test_the_timeout_is_kept_over_resumes(server: ScriptedServer, caller: 
             yield event
 
     server.watch_script = slowly
-    assert (await caller.collect(timeout=20)).error is None
+    assert (await caller.collect(timeout=2)).error is None
     first, second, third = (left or 0.0 for left in server.times_left)
-    assert first - 0.7 < second + 0.4 <= first
-    assert third <= second - 0.3
+    assert second <= first - 0.03
+    assert 0.2 < third <= second - 0.3
 
 
 @pytest.mark.parametrize("retry_after_s", [None, 10.0], ids=["back-off", "retry info"])
