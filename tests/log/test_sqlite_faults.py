@@ -14,9 +14,9 @@ import pytest_asyncio
 from mondrian_server.errors import LogUnavailable
 from mondrian_server.log.interface import State
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
-from tests.log.files import child, overwrite, replace_text
+from tests.log.files import child, contents, overwrite, replace_text
 from tests.log.programs.writing import LENGTH
-from tests.log.samples import begun, completed, ended, everything, kept, record, token, until
+from tests.log.samples import CANCELLED, begun, completed, ended, everything, kept, record, token, until
 
 
 class Opened:
@@ -29,7 +29,7 @@ class Opened:
 
     async def open(self, max_file_bytes: int = 0) -> SqliteLog:
         """Open the log, or open it again."""
-        options = SqliteOptions(retry_s=0.02, retry_max_s=0.1, max_file_bytes=max_file_bytes)
+        options = SqliteOptions(retry_s=0.02, retry_max_s=0.1, idle_s=0.1, max_file_bytes=max_file_bytes)
         self.log = await SqliteLog.open(self.path, options, on_availability=self.changes.append)
         return self.log
 
@@ -227,7 +227,47 @@ class TestDamage:
             await again.get(damaged)
 
         assert len(await again.read(whole, 0)) == 4
+        assert [each.name for each in await again.list("local", ())] == [whole]
         assert again.available
+        await again.delete(damaged)
+
+    async def test_a_damaged_active_analysis_bars_nobody(self, opened: Opened) -> None:
+        """An active analysis whose record is damaged is not claimed; the others are."""
+        damaged, whole = await begun(opened.log, record(spec=b"ultramarine")), await begun(opened.log)
+        await opened.log.close()
+        replace_text(opened.path, b"ultramarine", b"ultramarina")
+
+        again = await opened.open()
+        claimed = await again.claim("server-2", lease_s=60)
+
+        assert [each.name for each in claimed] == [whole]
+        with pytest.raises(LogUnavailable):
+            await again.get(damaged)
+
+    async def test_a_damaged_image_is_not_shown(self, opened: Opened) -> None:
+        """A picture whose pixels were changed is not handed out."""
+        name = await begun(opened.log, files=(b"ultramarine",))
+        await opened.log.close()
+        replace_text(opened.path, b"ultramarine", b"ultramarina")
+
+        again = await opened.open()
+
+        with pytest.raises(LogUnavailable):
+            await again.images(name)
+
+    async def test_an_analysis_with_a_damaged_event_can_end(self, opened: Opened) -> None:
+        """The end is kept; of the text, what can be read."""
+        name = await begun(opened.log)
+        for text in (" red", " ultramarine", " blue"):
+            opened.log.append(name, token(text))
+        await opened.log.close()
+        replace_text(opened.path, b"ultramarine", b"ultramarina")
+
+        again = await opened.open()
+        again.append(name, CANCELLED)
+        await kept(again, name, 4)
+
+        assert (await again.get(name)).text == " red blue"
 
 
 class TestKill:
@@ -252,6 +292,7 @@ class TestKill:
         states = {name: (await log.get(name)).state for name in seen}
         await log.close()
 
+        assert list(contents(tmp_path)) == ["events.db"]
         assert max(map(len, kept_events.values())) > 100
         for name, events in kept_events.items():
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))

@@ -11,7 +11,7 @@ import pytest
 
 from mondrian_server.log.codec import encode_payload, encode_terminal, seal
 from mondrian_server.log.interface import EventLog, State
-from mondrian_server.log.sqlite import SqliteLog
+from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
 from mondrian_server.log.sqlite.database import open_database
 from tests.log.samples import begun, completed, kept, record, token
 
@@ -90,6 +90,32 @@ async def test_space_is_given_back(tmp_path: Path) -> None:
     await log.close()
 
     assert size(path) == before
+
+
+async def test_an_idle_log_shrinks(tmp_path: Path) -> None:
+    """When much space is free and nothing else is to do, the file gives it back to the disk, little by little."""
+    path = tmp_path / "events.db"
+    log = await SqliteLog.open(path)
+    name = await begun(log, files=(bytes(24 << 20),))
+    log.append(name, completed(""))
+    await kept(log, name, 1)
+    await log.close()
+    before = size(path)
+
+    async with asyncio.timeout(20):
+        while size(path) > before - (4 << 20):
+            log = await SqliteLog.open(path, SqliteOptions(idle_s=0.01))
+            await asyncio.sleep(0.1)  # being idle takes time
+            await log.close()
+
+    assert before > 24 << 20
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["normal", "full"])
+def test_synchronous_is_as_asked_for(tmp_path: Path, full: bool) -> None:
+    """FULL flushes at each commit; NORMAL does not."""
+    with open_database(tmp_path / "events.db", full_synchronous=full, max_file_bytes=0) as database:
+        assert database.connection.execute("PRAGMA synchronous").fetchone()[0] == (2 if full else 1)
 
 
 @pytest.mark.soak
