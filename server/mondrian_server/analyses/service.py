@@ -134,6 +134,8 @@ class AnalysesService:
         self._watched[name] += 1
         try:
             while not self._closed:
+                # Asked before reading: what is kept between the two must be read before the stream may end.
+                has_ended = name not in self._live and await self._has_ended(name, caller)
                 try:
                     events = await self._log.read(name, after_sequence)
                 except KeyError as error:
@@ -143,7 +145,7 @@ class AnalysesService:
                     if events[-1].is_terminal:
                         return
                     after_sequence = events[-1].sequence
-                elif name not in self._live and await self._has_ended(name, caller):
+                elif has_ended:
                     return  # The caller has seen the terminal event already.
                 else:
                     await self._wait(name, after_sequence)
