@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-import itertools
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -42,13 +42,11 @@ PROGRESS = Progress(
 CANCELLED = Cancelled(stage=Stage.GENERATING, usage=Usage(output_tokens=2))
 FAILED = Failed(error=EngineCrashed("the engine crashed", field="config.prompt", retry_after_s=2.5))
 
-_counter = itertools.count()
-
 
 def record(name: str = "", *, caller: str = "local", request_id: str = "", spec: bytes = b"what to do") -> Record:
     """Return a new record, of a new name if none is given."""
     return Record(
-        name=name or f"analyses/{next(_counter)}",
+        name=name or f"analyses/{uuid.uuid4().hex}",
         caller=caller,
         request_id=request_id,
         digest=b"digest",

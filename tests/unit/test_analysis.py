@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from mondrian_server.log.memory import MemoryLog
 
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
@@ -23,7 +24,6 @@ from mondrian_server.events import (
     Terminal,
     Token,
 )
-from mondrian_server.log.memory import MemoryLog
 from tests.unit.conditions import eventually
 from tests.unit.stand_ins import ADVISORS, done, stage, tokens
 

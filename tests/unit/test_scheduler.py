@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from mondrian_server.log.memory import MemoryLog
 
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
@@ -12,7 +13,6 @@ from mondrian_server.analyses.scheduler import MAX_DISPATCHES, Scheduler
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.engine.protocol import Loading
 from mondrian_server.events import Accepted, Progress, Stage, Terminal
-from mondrian_server.log.memory import MemoryLog
 from mondrian_server.pictures import Picture
 from mondrian_server.sampling import Sampling
 from tests.unit.conditions import eventually

@@ -13,7 +13,7 @@ from tests.unit.stand_ins import done, stage, tokens
 
 
 def is_whole(sequences: list[int]) -> bool:
-    """Return whether sequences are 1, 2, 3, …"""
+    """Return whether sequences begin at 1 and have no gap."""
     return sequences == list(range(1, len(sequences) + 1))
 
 

@@ -84,6 +84,7 @@ class AsyncConnection:
         self._closed = True
         for stream in tuple(self.streams):
             stream.leave()
+        await asyncio.sleep(0)  # streams that were dropped have asked the loop for their farewells
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=NAMING_TIMEOUT_S + CANCEL_TIMEOUT_S)
         channel, self._channel = self._channel, None

@@ -50,6 +50,7 @@ class AsyncEventStream:
         self._cursor = cursor
         self._on_interruption = on_interruption
         self._call: AsyncCall | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._ended = False
         connection.streams.add(self)
@@ -107,6 +108,17 @@ class AsyncEventStream:
     ) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        if self._loop is not None and not self._stop.is_set():
+            # The garbage collector may run in another thread, where a call must not be touched.
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
+                self._abandon(self._loop)
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave, from any thread, after nothing refers to the stream any more."""
+        if self._call is not None:
+            loop.call_soon_threadsafe(self._call.cancel)
+
     async def _next_message(self) -> analysis_pb2.Event | None:
         if self._ended:
             return None
@@ -141,6 +153,7 @@ class AsyncEventStream:
         return _event_in(await call.read())
 
     async def _open(self) -> AsyncCall:
+        self._loop = asyncio.get_running_loop()
         self._call = await self._start(self._resumption.time_left_s())
         if self._stop.is_set():  # while the images were being read
             self._call.cancel()
@@ -206,34 +219,30 @@ class AsyncAnalysisStream(AsyncEventStream):
         super().__init__(connection, resumption, Cursor(), on_interruption)
         self._begin: Callable[[float | None], Awaitable[AsyncCall]] | None = begin
         self._first: asyncio.Task[Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def cancel(self) -> None:
         """Cancel the analysis now; a loop that waits for its events raises `AnalysisCancelled`.
 
         Call it in the event loop's thread. Without effect once the analysis has ended.
         """
-        wanted = not self._stop.is_set()
-        self._stop.set()
-        if self._call is None and not self._cursor.analysis:
+        if self._stop.is_set():
             return
-        if wanted and not (self._ended or self._cursor.ended):
+        self._stop.set()
+        if self._ended or self._cursor.ended:
+            if self._call is not None:
+                self._call.cancel()
+        elif self._call is not None or self._cursor.analysis:
             self._connection.cancel_analysis(self._cursor.analysis, self._call, self._first)
-        elif self._call is not None:
-            self._call.cancel()
 
     def leave(self) -> None:
         """Cancel the analysis unless it has ended, and end the iteration, as `aclose` does."""
         self.cancel()
 
-    def __del__(self) -> None:
-        if self._loop is None or self._stop.is_set() or self._ended or self._cursor.ended:
-            return
-        # The garbage collector may run in another thread, where a call must not be touched.
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
-            self._loop.call_soon_threadsafe(
-                self._connection.cancel_analysis, self._cursor.analysis, self._call, self._first
-            )
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._ended or self._cursor.ended:
+            super()._abandon(loop)
+        else:
+            loop.call_soon_threadsafe(self._connection.cancel_analysis, self._cursor.analysis, self._call, self._first)
 
     async def _receive(self, call: AsyncCall) -> analysis_pb2.Event | None:
         if self._cursor.sequence > 0:
@@ -246,7 +255,6 @@ class AsyncAnalysisStream(AsyncEventStream):
         return event
 
     async def _start(self, time_left_s: float | None) -> AsyncCall:
-        self._loop = asyncio.get_running_loop()
         return await (self._begin(time_left_s) if self._begin is not None else super()._start(time_left_s))
 
     def _left(self) -> None:

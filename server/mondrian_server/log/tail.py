@@ -36,7 +36,11 @@ class Tail:
         self.kept = event.sequence
         self._page_key = None
         if len(self._events) > 2 * self._limit:
-            del self._events[: -self._limit]
+            self.shrink(self._limit)
+
+    def shrink(self, count: int) -> None:
+        """Let go of all but the newest events."""
+        del self._events[:-count]
 
     def covers(self, after_sequence: int) -> bool:
         """Whether all kept events after that sequence are here."""

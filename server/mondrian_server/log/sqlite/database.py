@@ -13,8 +13,8 @@ from mondrian_server.log.sqlite.faults import FileGone, words_for
 
 _MAGIC = b"SQLite format 3\x00"
 _CACHE_KIB = 16 * 1024
-_CHECKPOINT_PAGES = 4000
-_WAL_LIMIT_BYTES = 64 << 20
+_CHECKPOINT_PAGES = 2000
+_WAL_LIMIT_BYTES = 16 << 20
 _CHECKED_BYTES = 32 << 20
 """Files up to this size are checked whole at the start (about 0.1 s); in larger ones, what the start reads."""
 

@@ -31,6 +31,8 @@ _log = structlog.stdlib.get_logger(__name__)
 _ENDED_TAILS = 64
 """How many ended analyses keep their tails, for those who are about to read the end."""
 
+_ENDED_EVENTS = 256
+
 Result = TypeVar("Result")
 
 
@@ -176,7 +178,7 @@ class SqliteLog:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def reopen(done: "asyncio.Future[None]") -> None:
-            if done.exception() is not None and tail is not None:
+            if tail is not None and (done.cancelled() or done.exception() is not None):
                 tail.closing = False
 
         if tail is not None:
@@ -255,17 +257,18 @@ class SqliteLog:
         if self._on_availability is not None and self.available is not told:
             self._on_availability(self.available)
 
-    def _load(self, found: "_Active") -> "_Active":
+    def _load(self, found: "Sequence[_Active]") -> "Sequence[_Active]":
         """Hold what was active when the file was last closed."""
-        for name, number, kept in found.analyses:
-            self._tails[name] = Tail(number, kept=kept, limit=self._options.tail_events)
-        for name in found.cancelling:
-            self._leases.wish_cancelled(name)
+        for analysis in found:
+            self._tails[analysis.name] = Tail(analysis.number, kept=analysis.kept, limit=self._options.tail_events)
+            if analysis.cancelling:
+                self._leases.wish_cancelled(analysis.name)
         return found
 
     def _end(self, name: str) -> None:
         """Let go of an ended analysis, but for its tail, which its watchers are about to read."""
         self._leases.drop(name)
+        self._tails[name].shrink(_ENDED_EVENTS)
         self._ended.append(name)
         if len(self._ended) > _ENDED_TAILS:
             self._tails.pop(self._ended.popleft(), None)
@@ -318,14 +321,16 @@ class SqliteLog:
 
 
 class _Active(Struct, frozen=True):
-    """What was active when the file was last closed: (name, number, last sequence), and whom to cancel."""
+    """An analysis that was active when the file was last closed: its last kept sequence, and the wish to cancel it."""
 
-    analyses: Sequence[tuple[str, int, int]]
-    cancelling: Sequence[str]
+    number: int
+    name: str
+    kept: int
+    cancelling: bool
 
 
-def _active(connection: sqlite3.Connection) -> _Active:
-    found = [
-        (record.name, record.number, events.last_of(connection, record.number)) for record in records.active(connection)
+def _active(connection: sqlite3.Connection) -> Sequence[_Active]:
+    return [
+        _Active(number, name, events.last_of(connection, number), cancelling)
+        for number, name, cancelling in records.active_names(connection)
     ]
-    return _Active(found, records.cancelling(connection))

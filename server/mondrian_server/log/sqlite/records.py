@@ -1,11 +1,15 @@
 """Records in SQL: what is kept of an analysis beside its events."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mondrian_server.log.codec import decode_terminal, seal, unseal
+import structlog
+
+from mondrian_server.log.codec import Damaged, decode_terminal, seal, unseal
 from mondrian_server.log.interface import Record, RequestIdTaken, State
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _COLUMNS = "number, name, caller, request_id, digest, create_time_s, state, end_time_s, expired, spec, text, terminal"
 
@@ -54,13 +58,13 @@ def find(connection: sqlite3.Connection, caller: str, request_id: str) -> Record
 def active(connection: sqlite3.Connection) -> Sequence[Record]:
     """Return all active records, oldest first."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM analyses WHERE state = 1 ORDER BY number")  # noqa: S608 - constant
-    return [_record(row) for row in rows]
+    return _readable(rows)
 
 
-def cancelling(connection: sqlite3.Connection) -> Sequence[str]:
-    """Return the names of active analyses that their callers no longer want."""
-    rows = connection.execute("SELECT name FROM analyses WHERE state = 1 AND cancelling = 1")
-    return [name for (name,) in rows]
+def active_names(connection: sqlite3.Connection) -> Sequence[tuple[int, str, bool]]:
+    """Return number and name of all active analyses, and whether their callers want them cancelled."""
+    rows = connection.execute("SELECT number, name, cancelling FROM analyses WHERE state = 1")
+    return [(number, name, bool(cancelling)) for number, name, cancelling in rows]
 
 
 def newest(
@@ -82,7 +86,7 @@ def newest(
         f"SELECT {_COLUMNS} FROM analyses WHERE number IN ({pages}) ORDER BY number DESC LIMIT ?",  # noqa: S608 - constants
         (*parameters, limit),
     )
-    return [_record(row) for row in rows]
+    return _readable(rows)
 
 
 def number_of(connection: sqlite3.Connection, name: str) -> int:
@@ -114,6 +118,17 @@ def _fields(connection: sqlite3.Connection, columns: str, name: str) -> tuple[An
     if row is None:
         raise KeyError(name)
     return row
+
+
+def _readable(rows: Iterable[tuple[Any, ...]]) -> Sequence[Record]:
+    """Leave out damaged records, of which the operator is told: they must not bar the way to the others."""
+    found: list[Record] = []
+    for row in rows:
+        try:
+            found.append(_record(row))
+        except Damaged as error:
+            _log.error("damaged record", analysis=row[1], problem=str(error))
+    return found
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -29,7 +29,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _GROUP_APPENDS = 2048
 _GROUP_OPERATIONS = 256
-_IDLE_S = 1.0
 _LOOK_S = 0.25
 _VACUUM_PAGES = 500
 _VACUUM_ABOVE_PAGES = 4096
@@ -55,14 +54,16 @@ class SqliteOptions:
     max_file_bytes: how large the file may grow; 0: as large as the disk.
     tail_events: how many of an analysis's newest events are held in memory at least.
     retry_s, retry_max_s: after which time a failed transaction is tried again, at first and at most.
+    idle_s: after which time without work the file is looked at and gives back space.
     """
 
     full_synchronous: bool = False
     keep_images: bool = False
     max_file_bytes: int = 0
-    tail_events: int = 2048
+    tail_events: int = 1024
     retry_s: float = 0.1
     retry_max_s: float = 2.0
+    idle_s: float = 1.0
 
 
 class Listener(Protocol):
@@ -172,8 +173,8 @@ class Writer:
 
     def _patience_s(self) -> float:
         if self._fault is Fault.PASSING:
-            return min(_IDLE_S, max(0.001, self._retry_at - time.monotonic()))
-        return 0.001 if self._pending and self._fault is None else _IDLE_S
+            return min(self._options.idle_s, max(0.001, self._retry_at - time.monotonic()))
+        return 0.001 if self._pending and self._fault is None else self._options.idle_s
 
     def _keep(self, database: Database, operations: Sequence[Operation[Any]]) -> None:
         """Write pending appends and operations in one transaction, and tell."""
@@ -247,6 +248,8 @@ class Writer:
         """Try again when it is time."""
         if self._fault is not Fault.PASSING or time.monotonic() < self._retry_at:
             return
+        # Folding the write-ahead log into the file frees its own space, which may be all that there is.
+        _checkpoint(database)
         try:
             # A deletion may have gone through in the meantime.
             self._pending = deque(events.still_active(database.connection, self._pending))
@@ -277,8 +280,7 @@ class Writer:
             fault = Fault.LASTING
         if fault is Fault.LASTING and isinstance(error, FileGone):
             # If only the write-ahead log was removed, this rescues what it held.
-            with contextlib.suppress(sqlite3.Error):
-                database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _checkpoint(database)
         if self._fault is None or (fault is Fault.LASTING and self._fault is Fault.PASSING):
             self._problem = f"{self._path} {words_for(error)}"
             self._tell(self._listener.availability_changed, self._problem)
@@ -297,7 +299,8 @@ class Writer:
             database.check_identity()
             free = database.connection.execute("PRAGMA freelist_count").fetchone()[0]
             if free > _VACUUM_ABOVE_PAGES:
-                database.connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                # `execute` takes one step of a statement without columns, which is one page; `executescript` all.
+                database.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
         except Exception as error:
             self._fail(database, error)
 
@@ -308,13 +311,18 @@ class Writer:
         self._retry_at = 0.0
         self._retry(database)
         if self._fault is None:
-            with contextlib.suppress(sqlite3.Error):
-                database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            _checkpoint(database)
 
     def _tell(self, call: Callable[..., object], *arguments: object) -> None:
         """Call on the loop, unless it is gone, as when the whole process ends."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _checkpoint(database: Database) -> None:
+    """Fold the write-ahead log into the file as far as that goes."""
+    with contextlib.suppress(sqlite3.Error):
+        database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextlib.contextmanager
