@@ -1,7 +1,9 @@
 """An office: the analyses service with two slots, over stand-ins and a real log."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +13,7 @@ from mondrian_server.analyses.request import AnalysisRequest, Delivery
 from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
+from mondrian_server.analyses.spec import Spec, encode_spec
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.engine.protocol import RowUpdate
 from mondrian_server.events import Event, Payload, Progress, Token
@@ -24,15 +27,43 @@ Kind = TypeVar("Kind", bound=Payload)
 
 
 class TestableLog(SqliteLog):
-    """A log that a test can hold up, and that breaks where the text `break` is to be kept."""
+    """A log that also writes down what is appended, and breaks where the text `break` is to be kept."""
 
     __test__ = False
+
+    def __init__(
+        self, path: Path, options: SqliteOptions | None = None, *, on_availability: Callable[[bool], None] | None = None
+    ) -> None:
+        """Begin with nothing written down."""
+        super().__init__(path, options, on_availability=on_availability)
+        self.written: defaultdict[str, list[Event]] = defaultdict(list)
 
     def append(self, name: str, payload: Payload) -> Event:
         """Raise for that text."""
         if isinstance(payload, Token) and payload.text == "break":
             raise RuntimeError("the disk is full")
-        return super().append(name, payload)
+        event = super().append(name, payload)
+        self.written[name].append(event)
+        return event
+
+    async def begin(self, name: str, spec: Spec, caller: str = LOCAL) -> None:
+        """Begin an analysis as the service does."""
+        record = Record(
+            name=name,
+            caller=caller,
+            request_id="",
+            digest=b"",
+            create_time_s=time.time(),
+            spec=encode_spec(spec),
+        )
+        await self.create(record, (), owner="test", lease_s=60.0)
+
+
+async def open_log(path: Path) -> TestableLog:
+    """Open a log; the caller closes it."""
+    log = await TestableLog.open(path)
+    assert isinstance(log, TestableLog)
+    return log
 
 
 class Office:
@@ -40,7 +71,7 @@ class Office:
 
     def __init__(
         self,
-        log: SqliteLog,
+        log: TestableLog,
         state: EngineState,
         *,
         decoder: GatedDecoder | None = None,
@@ -188,12 +219,11 @@ class Offices:
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,
-        options: SqliteOptions | None = None,
         **limits: float,
     ) -> Office:
         """Open an office over what the last one left, without recovering it."""
         await self.close()
-        log = await TestableLog.open(self._path, options)
+        log = await open_log(self._path)
         self._office = Office(log, state, decoder=decoder, lookahead=lookahead, **limits)
         return self._office
 
