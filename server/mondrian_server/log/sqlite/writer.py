@@ -126,7 +126,7 @@ class Writer:
             ) as database:
                 self._tell(_resolve, self._opened)
                 while not self._closing:
-                    self._turn(database)
+                    self._turn_safely(database)
                 self._settle(database)
         except StartupError as error:
             self._tell(_resolve, self._opened, error)
@@ -136,6 +136,13 @@ class Writer:
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(len(self._pending))
+
+    def _turn_safely(self, database: Database) -> None:
+        """Take a turn; a defect of ours makes the log unavailable, but does not silence it."""
+        try:
+            self._turn(database)
+        except Exception as error:
+            self._fail(database, error)
 
     def _turn(self, database: Database) -> None:
         """Take what is queued, and keep it."""
@@ -148,7 +155,7 @@ class Writer:
             self._retry(database)
         for deletion in (item for item in operations if item.kind is Kind.DELETION):
             self._delete(database, deletion)
-        if not operations and not self._pending and self._fault is None:
+        if not (operations or self._pending or self._closing or self._fault):
             self._look_after(database)
 
     def _take(self) -> Sequence[Operation[Any]]:
