@@ -95,7 +95,7 @@ async def test_space_is_given_back(tmp_path: Path) -> None:
 async def test_an_idle_log_shrinks(tmp_path: Path) -> None:
     """When much space is free and nothing else is to do, the file gives it back to the disk, little by little."""
     path = tmp_path / "events.db"
-    log = await SqliteLog.open(path)
+    log = await SqliteLog.open(path, SqliteOptions(idle_s=60))
     name = await begun(log, files=(bytes(24 << 20),))
     log.append(name, completed(""))
     await kept(log, name, 1)
