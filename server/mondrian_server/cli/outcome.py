@@ -83,7 +83,7 @@ def exit_code(error: mondrian.MondrianError) -> int:
 
 
 def _label(field: str, files: Sequence[str]) -> str:
-    """Return what the user calls the field, with a colon: the file or the option. The name of an analysis needs none."""
+    """Return what the user calls the field, with a colon: the file or the option; an analysis needs none."""
     image = re.match(r"config\.images\[(\d+)\]", field)
     if image is not None and int(image[1]) < len(files):
         return f"{files[int(image[1])]}: "
