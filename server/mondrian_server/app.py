@@ -215,7 +215,11 @@ def _image_limits(settings: Settings) -> ImageLimits:
 
 
 def _log_options(settings: Settings) -> SqliteOptions:
-    return SqliteOptions(full_synchronous=settings.log_synchronous == "full", keep_images=settings.keep_images)
+    return SqliteOptions(
+        full_synchronous=settings.log_synchronous == "full",
+        keep_images=settings.keep_images,
+        max_file_bytes=settings.log_max_bytes,
+    )
 
 
 def _retention(settings: Settings) -> Retention:

@@ -105,16 +105,21 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(
-    arguments: Sequence[str], *, columns: int = 80, stdout: int | None = None, **extra: str
+    arguments: Sequence[str],
+    *,
+    command: Sequence[str] = MONDRIAN,
+    columns: int = 80,
+    stdout: int | None = None,
+    **extra: str,
 ) -> AsyncGenerator[Terminal]:
-    """Run the program on a terminal of its own; `stdout` sends its output elsewhere."""
+    """Run the program, or another command, on a terminal of its own; `stdout` sends its output elsewhere."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     shown = Terminal(master, columns)
     asyncio.get_running_loop().add_reader(master, shown.take)
     try:
         shown.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _ON_TERMINAL, *MONDRIAN, *arguments),
+            *(sys.executable, "-c", _ON_TERMINAL, *command, *arguments),
             stdin=slave,
             stdout=slave if stdout is None else stdout,
             stderr=slave,

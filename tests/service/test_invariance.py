@@ -91,10 +91,10 @@ def assert_same(one: Outcome, other: Outcome, what: str) -> None:
 async def test_a_seed_repeats_and_its_absence_does_not(service: Running) -> None:
     """Two requests with one seed agree, beside each other and later; without a seed each has its own."""
 
-    def config(**sampling: int) -> pb.AnalysisConfig:
+    def config(*, seed: int | None = None) -> pb.AnalysisConfig:
         return pb.AnalysisConfig(
             prompt="Say something.",
-            sampling=pb.Sampling(temperature=2.0, max_tokens=40, min_tokens=40, **sampling),
+            sampling=pb.Sampling(temperature=2.0, max_tokens=40, min_tokens=40, seed=seed),
             token_detail=pb.TokenDetail(ids=True),
         )
 

@@ -105,12 +105,12 @@ async def test_what_is_refused_never_reads_like_the_limit(up: Running) -> None:
 
 @pytest_asyncio.fixture(scope="module")
 async def narrow(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Running]:
-    """A service with one slot, where one analysis and 1 MiB of images may wait."""
+    """A service with one slot, where two analyses and 1 MiB of images may wait."""
     settings = settings_for(
         tmp_path_factory.mktemp("data"),
         slots=1,
         lookahead=0,
-        max_waiting_analyses=1,
+        max_waiting_analyses=2,
         max_waiting_bytes=MEBIBYTE,
         max_normalised_pixels=MEBIBYTE,
     )
@@ -118,35 +118,38 @@ async def narrow(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Run
         yield running
 
 
-LONG = pb.Sampling(max_tokens=3_000, min_tokens=3_000)
+LONG = pb.AnalysisConfig(prompt="Hello", sampling=pb.Sampling(max_tokens=3_000, min_tokens=3_000))
 GARBAGE = pb.AnalysisConfig(images=[pb.Image(data=b"these bytes are no image")])
 
 
 async def test_a_full_queue_refuses_before_it_looks_at_an_image(narrow: Running) -> None:
     """With as many waiting as may, the next is RESOURCE_EXHAUSTED with RetryInfo, whatever its images are."""
-    running = narrow.call(pb.AnalysisConfig(prompt="Hello", sampling=LONG))
+    running = narrow.call(LONG)
     await running.until_token()
-    waiting = narrow.call(pb.AnalysisConfig(prompt="Hello", sampling=LONG))
-    await waiting.until_stage(pb.STAGE_QUEUED)
+    waiting = [narrow.call(LONG), narrow.call(LONG)]
+    for call in waiting:
+        await call.until_stage(pb.STAGE_QUEUED)
     outcome = await narrow.ask(GARBAGE)
     assert (outcome.code, outcome.domain, outcome.reason) == (EXHAUSTED, "mondrian", "TOO_MANY_ANALYSES")
     assert outcome.retry_after_s > 0
     assert outcome.events == []
-    await _end(narrow, running, waiting)
+    await _end(narrow, running, *waiting)
     assert (await narrow.ask(GARBAGE)).reason == "INVALID_IMAGE"
 
 
 async def test_full_image_memory_refuses_images_but_not_text(narrow: Running) -> None:
     """With the memory for images taken, a request with images is RESOURCE_EXHAUSTED; one without may wait."""
-    running = narrow.call(pb.AnalysisConfig(images=[pb.Image(data=png(1_000, 1_000))], sampling=LONG))
+    running = narrow.call(LONG)
     await running.until_token()
+    waiting = narrow.call(pb.AnalysisConfig(images=[pb.Image(data=png(1_000, 1_000))]))
+    await eventually(lambda: narrow.service.analyses.bytes_held >= MEBIBYTE)
     outcome = await narrow.ask(GARBAGE)
     assert (outcome.code, outcome.domain, outcome.reason) == (EXHAUSTED, "mondrian", "TOO_MANY_BYTES")
     assert outcome.retry_after_s > 0
     assert outcome.events == []
-    waiting = narrow.call(pb.AnalysisConfig(prompt="Hello", sampling=LONG))
-    await waiting.until_stage(pb.STAGE_QUEUED)
-    await _end(narrow, running, waiting)
+    text = narrow.call(LONG)
+    await text.until_stage(pb.STAGE_QUEUED)
+    await _end(narrow, running, waiting, text)
     assert (await narrow.ask(GARBAGE)).reason == "INVALID_IMAGE"
 
 

@@ -240,7 +240,7 @@ async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ready", [True, False], ids=["generating", "loading"])
 async def test_children_do_not_outlive_a_killed_server(tmp_path: Path, ready: bool) -> None:
-    """After `kill -9` of the server, engine and image process end by themselves within 2 s."""
+    """After `kill -9` of the server its children end by themselves within 2 s, and the next one takes its place."""
     async with program(tmp_path, ready=ready) as running:
         call = running.call(tokens(4_000))
         await (call.until_token() if ready else call.until_stage(pb.STAGE_LOADING_MODEL))
@@ -248,3 +248,5 @@ async def test_children_do_not_outlive_a_killed_server(tmp_path: Path, ready: bo
         running.process.kill()
         await eventually(lambda: not left_of(running.folder), within_s=2.0)
         assert (await call.outcome()).code is UNAVAILABLE
+        async with program(tmp_path, "--grpc-address", f"127.0.0.1:{running.port}", ready=False) as successor:
+            assert successor.port == running.port

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.engine.protocol import RowStage
 from mondrian_server.errors import DeadlineExceeded, EngineCrashed
 from mondrian_server.events import Accepted, Cancelled, Completed, Failed, FinishReason, Progress, Stage, Token
 from tests.unit.conditions import eventually
@@ -37,6 +38,27 @@ async def test_stages_are_told_once_and_forward(log: TestableLog) -> None:
         watched.analysis.stage_reported(stage(1, name))
     stages = [p.stage for p in watched.progress]
     assert stages == [Stage.QUEUED, Stage.PREPARING, Stage.PREFILL, Stage.GENERATING]
+    watched.analysis.cancel()
+
+
+async def test_what_the_engine_says_of_the_prompt_is_told_and_never_falls(log: TestableLog) -> None:
+    """Counts of the prompt and the most output tokens are taken over, and a smaller one later changes nothing."""
+    watched = await begin(log)
+    report = RowStage(
+        row=1,
+        stage=Stage.PREFILL,
+        prompt_tokens_done=30,
+        prompt_tokens_total=74,
+        prompt_tokens_cached=20,
+        image_tokens=16,
+        max_output_tokens=100,
+    )
+    watched.analysis.stage_reported(report)
+    watched.analysis.stage_reported(stage(1, Stage.GENERATING, done=5, max_output_tokens=50))
+    for progress in watched.progress[-2:]:
+        assert (progress.prompt_tokens_done, progress.prompt_tokens_total) == (30, 74)
+        assert (progress.prompt_tokens_cached, progress.max_output_tokens) == (20, 100)
+    assert watched.analysis.tracker.usage().image_tokens == 16
     watched.analysis.cancel()
 
 

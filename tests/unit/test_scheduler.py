@@ -420,6 +420,17 @@ async def test_positions_are_told_as_the_line_moves(log: TestableLog) -> None:
     desk.end()
 
 
+async def test_positions_are_told_when_somebody_leaves_the_line(log: TestableLog) -> None:
+    """One that is cancelled in the queue lets those behind it move up."""
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", "a2", "a3", "a4")
+    desk.close("a1")
+    await eventually(lambda: desk.positions_of("a4")[-1] == 2)
+    desk.analyses["a3"].cancel()
+    await eventually(lambda: desk.positions_of("a4")[-1] == 1)
+    desk.end()
+
+
 async def test_positions_are_told_to_those_handed_ahead_when_nobody_waits_behind_them(log: TestableLog) -> None:
     """The last ones of a line move up too."""
     desk = Desk(log, slots=1, lookahead=2)

@@ -128,6 +128,8 @@ async def test_a_model_loads_with_byte_counts_and_rows_pass_both_ways(tmp_path: 
         await diary.until(lambda diary: any(isinstance(update, RowDone) for update in diary.updates))
         tokens = [update.text for update in diary.updates if isinstance(update, RowTokens)]
         assert tokens == ["t1 ", "t2 ", "t3 "]
+        assert supervisor.status.peak_memory_bytes == 4096
+        assert supervisor.status.slots_in_use == 0
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,9 @@ async def test_a_lost_engine_is_replaced(
         ]
         assert supervisor.pid != first_pid
         assert supervisor.restarts == 1
+        down = next(status for status in diary.statuses if status.state is EngineState.DOWN)
+        assert (down.slots_in_use, down.loading) == (0, None)
+        assert down.model is not None, "what is known of the model stays known"
         assert starts(tmp_path / "starts") == 2
         assert [child.pid for child in processes(tmp_path)] == [supervisor.pid]
 
@@ -197,11 +202,16 @@ async def test_an_idle_engine_may_be_idle_for_ever(tmp_path: Path) -> None:
 
 
 async def test_an_idle_engine_that_holds_a_row_is_hung(tmp_path: Path) -> None:
-    """An engine that does nothing for a row it holds is replaced at the operation limit."""
+    """One that does nothing for a row is replaced at the operation limit, counted from the row and not before."""
     limits = SupervisionLimits(beat_timeout_s=5.0, operation_limit_s=0.3, backoff_s=0.05)
+    loop = asyncio.get_running_loop()
     async with supervised(Life(step_s=1000.0), Life(), folder=tmp_path, limits=limits) as (supervisor, diary, _):
         await diary.until(is_ready)
+        await eventually(lambda: supervisor.beat.operation_s > 0.4)
+        submitted_at = loop.time()
         supervisor.submit(submission(1))
+        await diary.until(lambda diary: diary.losses == 1)
+        assert loop.time() - submitted_at >= 0.3
         await diary.until(is_replaced)
 
 

@@ -70,6 +70,11 @@ class AsyncEventStream:
         """The text of the events that came; it stays valid when the analysis fails."""
         return self._cursor.text
 
+    @property
+    def left(self) -> bool:
+        """Whether this program left the stream before the analysis ended."""
+        return self._stop.is_set() and not self._cursor.ended
+
     def __aiter__(self) -> Self:
         return self
 

@@ -78,6 +78,7 @@ class EngineSupervisor:
         self._ever_ready = False
         self._started_at = 0.0
         self._silence_s = 0.0
+        self._neglects_since: float | None = None
         self.pid: int | None = None
         """The process id of the engine that runs now."""
         self.beat = _STARTING
@@ -112,7 +113,7 @@ class EngineSupervisor:
 
     async def _live(self) -> None:
         """Run one engine to its end. Everybody is told before it is killed, because that may take its time."""
-        self.beat, self._silence_s = _STARTING, 0.0
+        self.beat, self._silence_s, self._neglects_since = _STARTING, 0.0, None
         self._started_at = asyncio.get_running_loop().time()
         try:
             child = await Child.start(self._command)
@@ -187,12 +188,21 @@ class EngineSupervisor:
         """Note a sign of life; raises _EngineEnded if the operation, or the load in all, has taken too long."""
         self.beat, self._silence_s = beat, 0.0
         if self._status.state is EngineState.READY:
-            may_last = beat.operation == IDLE and not beat.rows_held
-            took_s, limit_s = 0.0 if may_last else beat.operation_s, self._limits.operation_limit_s
+            took_s, limit_s = self._worked_s(beat), self._limits.operation_limit_s
         else:
             took_s, limit_s = self._lived_s(), self._limits.load_limit_s
         if took_s > limit_s:
             raise _EngineEnded(f"spent {took_s:.1f} s on {beat.operation!r}")
+
+    def _worked_s(self, beat: Beat) -> float:
+        """Return how long the operation has lasted, or the engine has done nothing for the rows that it holds."""
+        if beat.operation != IDLE or not beat.rows_held:
+            self._neglects_since = None
+            return 0.0 if beat.operation == IDLE else beat.operation_s
+        now_s = asyncio.get_running_loop().time()
+        if self._neglects_since is None:
+            self._neglects_since = now_s  # Not the operation's own time: it was idle before the row came, too.
+        return now_s - self._neglects_since
 
     def _lost(self, how: str) -> None:
         """Tell everybody, and decide how long to wait before the next start."""

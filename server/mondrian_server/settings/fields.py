@@ -46,6 +46,8 @@ class Settings(BaseModel):
     """Whether an analysis's pictures are kept as long as its events, instead of until its end."""
     log_synchronous: Literal["normal", "full"] = "normal"
     """What an event survives before it is seen. normal: the end of the process. full: a power cut too, at a cost."""
+    log_max_bytes: Bytes = 0
+    """How large the log's file may grow. When it is full, new analyses are refused. 0: as large as the disk."""
     advisors_file: Folder | None = None
     """A TOML file with more advisors; one with the id of a built-in advisor replaces it."""
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mondrian_server.errors import StartupError
@@ -15,27 +14,49 @@ _MAGIC = b"SQLite format 3\x00"
 _CACHE_KIB = 16 * 1024
 _CHECKPOINT_PAGES = 2000
 _WAL_LIMIT_BYTES = 16 << 20
+_VACUUM_PAGES = 500
+_VACUUM_ABOVE_PAGES = 4096
 _CHECKED_BYTES = 32 << 20
 """Files up to this size are checked whole at the start (about 0.1 s); in larger ones, what the start reads."""
 
 
-@dataclass(frozen=True, slots=True)
 class Database:
     """An open file: its connection, for use on the thread that opened it, and what it looked like when opened."""
 
-    connection: sqlite3.Connection
-    path: Path
-    identities: tuple[tuple[int, int], ...]
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Take charge of a connection that is ready for use."""
+        self.connection = connection
+        self._path = path
+        self._identities: tuple[tuple[int, int], ...] = ()
+
+    def remember_identity(self) -> None:
+        """Take note of which files stand at the paths of the database and its write-ahead log."""
+        self._identities = tuple(map(_identity, _files(self._path)))
 
     def check_identity(self) -> None:
         """Raise FileGone if another file, or none, stands in the place of the database or its write-ahead log."""
-        for path, identity in zip(_files(self.path), self.identities, strict=True):
+        for path, identity in zip(_files(self._path), self._identities, strict=True):
             try:
                 now = _identity(path)
             except OSError as error:
                 raise FileGone(f"is gone ({path.name}: {os.strerror(error.errno or 0)})") from error
             if now != identity:
                 raise FileGone(f"was replaced ({path.name} is another file)")
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file as far as that goes."""
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def give_back_space(self) -> None:
+        """Make the file a little shorter if much of it is free."""
+        if self.connection.execute("PRAGMA freelist_count").fetchone()[0] > _VACUUM_ABOVE_PAGES:
+            # `execute` takes one step of a statement without columns, which is one page; `executescript` all.
+            self.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+
+    def prove_writable(self) -> None:
+        """Write something, which also brings the write-ahead log into being."""
+        self.connection.execute("UPDATE totals SET kept_bytes = kept_bytes")
 
 
 @contextlib.contextmanager
@@ -58,10 +79,11 @@ def open_database(path: Path, *, full_synchronous: bool, max_file_bytes: int) ->
             connection = stack.enter_context(contextlib.closing(_connect(f"{path.absolute().as_uri()}?mode=rw")))
             _configure(connection, full_synchronous=full_synchronous, max_file_bytes=max_file_bytes)
             schema.migrate(connection)
-            _prove_writable(connection)
+            database = Database(connection, path)
+            database.prove_writable()
             # Left by the inspection after a crash. We hold the file exclusively, so nobody uses it.
             path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-            database = Database(connection, path, tuple(map(_identity, _files(path))))
+            database.remember_identity()
         yield database
 
 
@@ -159,11 +181,6 @@ def _configure(connection: sqlite3.Connection, *, full_synchronous: bool, max_fi
     if max_file_bytes:
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {max(1, max_file_bytes // page_bytes)}")
-
-
-def _prove_writable(connection: sqlite3.Connection) -> None:
-    """Write something, which also brings the write-ahead log into being."""
-    connection.execute("UPDATE totals SET kept_bytes = kept_bytes")
 
 
 def _files(path: Path) -> tuple[Path, Path]:

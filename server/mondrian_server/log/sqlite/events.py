@@ -31,6 +31,16 @@ class Append:
     encoded: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Where an active analysis stands: its last kept sequence, and whether its caller wants it cancelled."""
+
+    number: int
+    name: str
+    kept: int
+    is_cancelling: bool
+
+
 def append(connection: sqlite3.Connection, appends: Sequence[Append], *, keep_images: bool) -> None:
     """Write events, and end the analyses whose terminal event is among them."""
     rows = [
@@ -79,12 +89,21 @@ def last_sequence(connection: sqlite3.Connection, name: str) -> int:
     number, _, expired = records.state_of(connection, name)
     if expired:
         raise EventsExpired(f"the events of {name} were deleted because of their age or size")
-    return last_of(connection, number)
+    return _last_of(connection, number)
 
 
-def last_of(connection: sqlite3.Connection, number: int) -> int:
+def _last_of(connection: sqlite3.Connection, number: int) -> int:
     """Return the sequence of an analysis's last event, 0 where it has none."""
     return connection.execute("SELECT max(sequence) FROM events WHERE number = ?", (number,)).fetchone()[0] or 0
+
+
+def active(connection: sqlite3.Connection) -> Sequence[Active]:
+    """Return where all active analyses stand."""
+    rows = connection.execute("SELECT number, name, cancelling FROM analyses WHERE state = 1").fetchall()
+    return [
+        Active(number, name, _last_of(connection, number), is_cancelling=bool(cancelling))
+        for number, name, cancelling in rows
+    ]
 
 
 def still_active(connection: sqlite3.Connection, appends: Sequence[Append]) -> Sequence[Append]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from msgspec import Struct
 
 from mondrian_server.errors import LogUnavailable
 from mondrian_server.events import Event, Payload
@@ -18,13 +17,12 @@ from mondrian_server.log.codec import encode_payload
 from mondrian_server.log.interface import Images, Record, State
 from mondrian_server.log.leases import Leases
 from mondrian_server.log.sqlite import events, expiry, images, records
-from mondrian_server.log.sqlite.events import Append
+from mondrian_server.log.sqlite.events import Active, Append
 from mondrian_server.log.sqlite.operation import Kind, Operation
-from mondrian_server.log.sqlite.writer import SqliteOptions, Writer
+from mondrian_server.log.sqlite.options import SqliteOptions
+from mondrian_server.log.sqlite.writer import Writer
 from mondrian_server.log.tail import Tail, Watchers
 from mondrian_server.pictures import Picture
-
-__all__ = ["SqliteLog", "SqliteOptions"]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -65,7 +63,7 @@ class SqliteLog:
     async def _start(self) -> None:
         try:
             await self._writer.start()
-            await self._submit(Kind.READ, _active, self._load)
+            await self._submit(Kind.READ, events.active, self._load)
         except BaseException:
             await self.close()
             raise
@@ -257,11 +255,11 @@ class SqliteLog:
         if self._on_availability is not None and self.available is not told:
             self._on_availability(self.available)
 
-    def _load(self, found: "Sequence[_Active]") -> "Sequence[_Active]":
+    def _load(self, found: Sequence[Active]) -> Sequence[Active]:
         """Hold what was active when the file was last closed."""
         for analysis in found:
             self._tails[analysis.name] = Tail(analysis.number, kept=analysis.kept, limit=self._options.tail_events)
-            if analysis.cancelling:
+            if analysis.is_cancelling:
                 self._leases.wish_cancelled(analysis.name)
         return found
 
@@ -318,19 +316,3 @@ class SqliteLog:
             future = asyncio.get_running_loop().create_future()
         self._writer.put(Operation(kind, work, future, then))
         return await future
-
-
-class _Active(Struct, frozen=True):
-    """An analysis that was active when the file was last closed: its last kept sequence, and the wish to cancel it."""
-
-    number: int
-    name: str
-    kept: int
-    cancelling: bool
-
-
-def _active(connection: sqlite3.Connection) -> Sequence[_Active]:
-    return [
-        _Active(number, name, events.last_of(connection, number), cancelling)
-        for number, name, cancelling in records.active_names(connection)
-    ]

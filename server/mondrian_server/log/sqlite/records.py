@@ -61,12 +61,6 @@ def active(connection: sqlite3.Connection) -> Sequence[Record]:
     return _readable(rows)
 
 
-def active_names(connection: sqlite3.Connection) -> Sequence[tuple[int, str, bool]]:
-    """Return number and name of all active analyses, and whether their callers want them cancelled."""
-    rows = connection.execute("SELECT number, name, cancelling FROM analyses WHERE state = 1")
-    return [(number, name, bool(cancelling)) for number, name, cancelling in rows]
-
-
 def newest(
     connection: sqlite3.Connection, caller: str, states: Sequence[State], *, before: str, before_number: int, limit: int
 ) -> Sequence[Record]:

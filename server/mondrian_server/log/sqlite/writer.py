@@ -4,37 +4,27 @@ import asyncio
 import contextlib
 import itertools
 import queue
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import structlog
-
-from mondrian_server.errors import EventsExpired, LogUnavailable, StartupError
+from mondrian_server.errors import StartupError
 from mondrian_server.events import Event
-from mondrian_server.log.codec import Damaged
-from mondrian_server.log.interface import RequestIdTaken
 from mondrian_server.log.sqlite import events
+from mondrian_server.log.sqlite.condition import Condition
 from mondrian_server.log.sqlite.database import Database, open_database
 from mondrian_server.log.sqlite.events import Append
-from mondrian_server.log.sqlite.faults import Fault, FileGone, fault_of, words_for
+from mondrian_server.log.sqlite.faults import Fault, FileGone
 from mondrian_server.log.sqlite.operation import Kind, Operation
-
-_log = structlog.stdlib.get_logger(__name__)
+from mondrian_server.log.sqlite.options import SqliteOptions
+from mondrian_server.log.sqlite.transaction import execute, transact
 
 _GROUP_APPENDS = 2048
 _GROUP_OPERATIONS = 256
 _LOOK_S = 0.25
-_VACUUM_PAGES = 500
-_VACUUM_ABOVE_PAGES = 4096
-
-_ANSWERS = (KeyError, ValueError, RequestIdTaken, EventsExpired)
-"""Errors that answer an operation; it raises them before it has changed anything."""
 
 
 class _Close:
@@ -42,28 +32,6 @@ class _Close:
 
 
 _Message: TypeAlias = Append | Operation[Any] | _Close
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqliteOptions:
-    """How the log is kept.
-
-    full_synchronous: flush at each commit, so that a power cut takes nothing back; else only a crash of the process
-        takes nothing back.
-    keep_images: keep the images of ended analyses until they expire.
-    max_file_bytes: how large the file may grow; 0: as large as the disk.
-    tail_events: how many of an analysis's newest events are held in memory at least.
-    retry_s, retry_max_s: after which time a failed transaction is tried again, at first and at most.
-    idle_s: after which time without work the file is looked at and gives back space.
-    """
-
-    full_synchronous: bool = False
-    keep_images: bool = False
-    max_file_bytes: int = 0
-    tail_events: int = 1024
-    retry_s: float = 0.1
-    retry_max_s: float = 2.0
-    idle_s: float = 1.0
 
 
 class Listener(Protocol):
@@ -89,10 +57,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._pending: deque[Append] = deque()
-        self._fault: Fault | None = None
-        self._problem = ""
-        self._retry_at = 0.0
-        self._retry_s = options.retry_s
+        self._condition = Condition(path, options)
         self._looked_at = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mondrian-log", daemon=True)
@@ -126,7 +91,7 @@ class Writer:
             ) as database:
                 self._tell(_resolve, self._opened)
                 while not self._closing:
-                    self._turn(database)
+                    self._turn_safely(database)
                 self._settle(database)
         except StartupError as error:
             self._tell(_resolve, self._opened, error)
@@ -137,30 +102,42 @@ class Writer:
         if not self._ended.done():
             self._ended.set_result(len(self._pending))
 
+    def _turn_safely(self, database: Database) -> None:
+        """Take a turn; a defect of ours makes the log unavailable, but does not silence it."""
+        try:
+            self._turn(database)
+        except Exception as error:
+            self._fail(database, error)
+
     def _turn(self, database: Database) -> None:
         """Take what is queued, and keep it."""
-        operations = self._take()
+        operations, is_idle = self._take()
         together = [item for item in operations if item.kind is not Kind.DELETION]
-        if self._fault is None:
+        if self._condition.fault is None:
             self._keep(database, together)
         else:
             self._refuse(database, together)
             self._retry(database)
         for deletion in (item for item in operations if item.kind is Kind.DELETION):
             self._delete(database, deletion)
-        if not operations and not self._pending and self._fault is None:
+        if is_idle and self._condition.fault is None:
             self._look_after(database)
 
-    def _take(self) -> Sequence[Operation[Any]]:
-        """Return the operations that are queued, and add the appends to the pending ones; waits for the first."""
+    def _take(self) -> tuple[Sequence[Operation[Any]], bool]:
+        """Return the operations that are queued, and add the appends to the pending ones; waits for the first.
+
+        Also returns whether there was nothing to do.
+        """
         operations: list[Operation[Any]] = []
+        is_idle = not self._pending
         with contextlib.suppress(queue.Empty):
             self._sort(self._queue.get(timeout=self._patience_s()), operations)
+            is_idle = False
             for _ in range(_GROUP_APPENDS):
                 if len(operations) >= _GROUP_OPERATIONS:
                     break
                 self._sort(self._queue.get_nowait(), operations)
-        return operations
+        return operations, is_idle
 
     def _sort(self, message: _Message, operations: list[Operation[Any]]) -> None:
         match message:
@@ -172,194 +149,112 @@ class Writer:
                 self._closing = True
 
     def _patience_s(self) -> float:
-        if self._fault is Fault.PASSING:
-            return min(self._options.idle_s, max(0.001, self._retry_at - time.monotonic()))
-        return 0.001 if self._pending and self._fault is None else self._options.idle_s
+        if self._condition.fault is Fault.PASSING:
+            return min(self._options.idle_s, self._condition.retry_in_s + 0.001)
+        return 0.001 if self._pending and self._condition.fault is None else self._options.idle_s
 
     def _keep(self, database: Database, operations: Sequence[Operation[Any]]) -> None:
         """Write pending appends and operations in one transaction, and tell."""
+        if self._pending or operations:
+            try:
+                self._keep_group(database, operations)
+            except Exception as error:
+                self._fail(database, error)
+                self._refuse(database, operations)
+
+    def _keep_group(self, database: Database, operations: Sequence[Operation[Any]]) -> None:
         appends = list(itertools.islice(self._pending, _GROUP_APPENDS))
-        if not appends and not operations:
-            return
-        try:
-            self._transact(database, appends, operations)
-        except Exception as error:
-            self._fail(database, error)
-            self._refuse(database, operations)
-            return
+        self._transact(database, appends, operations)
         for _ in appends:
             self._pending.popleft()
         self._tell(self._listener.kept, [item.event for item in appends], operations)
 
     def _transact(self, database: Database, appends: Sequence[Append], operations: Sequence[Operation[Any]]) -> None:
-        """Do everything or nothing; an operation that the file is not to blame for fails alone."""
         wanted = [operation for operation in operations if operation.is_wanted]
-        while True:
-            alone = not wanted and events.fits_one_statement(appends)
-            with contextlib.nullcontext() if alone else _transaction(database.connection):
-                events.append(database.connection, appends, keep_images=self._options.keep_images)
-                spoiled = _execute_all(database.connection, wanted)
-                if spoiled is not None:
-                    database.connection.execute("ROLLBACK")
-            if spoiled is None:
-                break
-            wanted.remove(spoiled)
-        if any(operation.kind is not Kind.READ for operation in wanted) or self._is_time_to_look():
+        transact(database.connection, appends, wanted, keep_images=self._options.keep_images)
+        # Looking at each commit would slow down the appends.
+        if any(item.kind is not Kind.READ for item in wanted) or time.monotonic() - self._looked_at > _LOOK_S:
             database.check_identity()
-
-    def _is_time_to_look(self) -> bool:
-        """Whether the file was last looked at a while ago; looking at each commit would slow down the appends."""
-        now = time.monotonic()
-        if now - self._looked_at < _LOOK_S:
-            return False
-        self._looked_at = now
-        return True
+            self._looked_at = time.monotonic()
 
     def _delete(self, database: Database, operation: Operation[Any]) -> None:
         """Run a deletion in its own transaction, also while nothing else can be written."""
-        if self._fault is Fault.LASTING:
-            operation.fail(self._unavailable())
+        if self._condition.fault is Fault.LASTING:
+            operation.fail(self._condition.unavailable())
         else:
             try:
                 self._transact(database, (), (operation,))
+                self._condition.retry_soon()
             except Exception as error:
                 self._fail(database, error)
-                operation.fail(self._unavailable())
+                operation.fail(self._condition.unavailable())
         self._tell(self._listener.kept, (), (operation,))
 
     def _refuse(self, database: Database, operations: Sequence[Operation[Any]]) -> None:
         """Answer operations while nothing can be written: only reading works, and not from a damaged file."""
         for operation in operations:
-            if operation.kind is Kind.READ and self._fault is Fault.PASSING:
+            if operation.kind is Kind.READ and self._condition.fault is Fault.PASSING:
                 self._read_alone(database, operation)
             else:
-                operation.fail(self._unavailable())
+                operation.fail(self._condition.unavailable())
         if operations:
             self._tell(self._listener.kept, (), operations)
 
     def _read_alone(self, database: Database, operation: Operation[Any]) -> None:
         try:
-            _execute(database.connection, operation)
+            execute(database.connection, operation)
         except Exception as error:
             self._fail(database, error)
-            operation.fail(self._unavailable())
+            operation.fail(self._condition.unavailable())
 
     def _retry(self, database: Database) -> None:
         """Try again when it is time."""
-        if self._fault is not Fault.PASSING or time.monotonic() < self._retry_at:
+        if self._condition.fault is not Fault.PASSING or self._condition.retry_in_s > 0:
             return
         # Folding the write-ahead log into the file frees its own space, which may be all that there is.
-        _checkpoint(database)
+        database.checkpoint()
         try:
             # A deletion may have gone through in the meantime.
             self._pending = deque(events.still_active(database.connection, self._pending))
             while self._pending:
-                appends = list(itertools.islice(self._pending, _GROUP_APPENDS))
-                self._transact(database, appends, ())
-                for _ in appends:
-                    self._pending.popleft()
-                self._tell(self._listener.kept, [item.event for item in appends], ())
-            self._probe(database)
+                self._keep_group(database, ())
+            database.prove_writable()
+            database.check_identity()
         except Exception as error:
             self._fail(database, error)
         else:
-            self._fault, self._problem, self._retry_s = None, "", self._options.retry_s
+            self._condition.heal()
             self._tell(self._listener.availability_changed, "")
 
-    def _probe(self, database: Database) -> None:
-        """Raise unless something can be written."""
-        with _transaction(database.connection):
-            database.connection.execute("UPDATE totals SET kept_bytes = kept_bytes")
-        database.check_identity()
-
     def _fail(self, database: Database, error: Exception) -> None:
-        """Remember what is wrong, tell it once, and set the time of the next attempt."""
-        fault = fault_of(error)
-        if fault is None:
-            _log.error("the log's own defect", exc_info=error)
-            fault = Fault.LASTING
-        if fault is Fault.LASTING and isinstance(error, FileGone):
+        """Take note of what is wrong, and tell it once."""
+        if isinstance(error, FileGone):
             # If only the write-ahead log was removed, this rescues what it held.
-            _checkpoint(database)
-        if self._fault is None or (fault is Fault.LASTING and self._fault is Fault.PASSING):
-            self._problem = f"{self._path} {words_for(error)}"
-            self._tell(self._listener.availability_changed, self._problem)
-        self._fault = Fault.LASTING if self._fault is Fault.LASTING else fault
-        self._retry_at = time.monotonic() + self._retry_s
-        self._retry_s = min(self._options.retry_max_s, 2 * self._retry_s)
-
-    def _unavailable(self) -> LogUnavailable:
-        # The problem itself names files: it is for the operator.
-        retry_after_s = self._options.retry_max_s if self._fault is Fault.PASSING else None
-        return LogUnavailable("events cannot be kept at present", retry_after_s=retry_after_s)
+            database.checkpoint()
+        if self._condition.worsen(error):
+            self._tell(self._listener.availability_changed, self._condition.problem)
 
     def _look_after(self, database: Database) -> None:
-        """Look while nothing else is to do whether the file is still there, and give back space in small pieces."""
+        """Look while nothing else is to do whether the file is still there, and give back space."""
         try:
             database.check_identity()
-            free = database.connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if free > _VACUUM_ABOVE_PAGES:
-                # `execute` takes one step of a statement without columns, which is one page; `executescript` all.
-                database.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            database.give_back_space()
         except Exception as error:
             self._fail(database, error)
 
     def _settle(self, database: Database) -> None:
         """Keep what is pending, in a last attempt, and fold the write-ahead log into the file."""
-        while self._pending and self._fault is None:
+        while self._pending and self._condition.fault is None:
             self._keep(database, ())
-        self._retry_at = 0.0
+        self._condition.retry_soon()
         self._retry(database)
-        if self._fault is None:
-            _checkpoint(database)
+        if self._condition.fault is None:
+            database.checkpoint()
 
     def _tell(self, call: Callable[..., object], *arguments: object) -> None:
         """Call on the loop, unless it is gone, as when the whole process ends."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _checkpoint(database: Database) -> None:
-    """Fold the write-ahead log into the file as far as that goes."""
-    with contextlib.suppress(sqlite3.Error):
-        database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Commit what the block does, or take it back."""
-    connection.execute("BEGIN")
-    try:
-        yield
-        if connection.in_transaction:
-            connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _execute_all(connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> Operation[Any] | None:
-    """Execute operations; return the one whose failure makes the transaction unfit to be committed, if any."""
-    for operation in operations:
-        if not _execute(connection, operation):
-            return operation
-    return None
-
-
-def _execute(connection: sqlite3.Connection, operation: Operation[Any]) -> bool:
-    """Execute an operation; return False if it failed and may have left something half done."""
-    try:
-        operation.execute(connection)
-    except _ANSWERS as error:
-        operation.fail(error)
-    except Damaged as error:
-        operation.fail(LogUnavailable(str(error)))
-    except Exception as error:
-        if fault_of(error) is not None:
-            raise
-        operation.fail(error)
-        return False
-    return True
 
 
 def _resolve(future: "asyncio.Future[None]", error: Exception | None = None) -> None:

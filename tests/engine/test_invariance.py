@@ -1,0 +1,80 @@
+"""A row gives the same tokens alone and among 31 others, with caches cold and warm, on a trained and a flat model."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mondrian_server.engine.protocol import Submit
+from mondrian_server.events import Stage
+from tests.checkpoints import EMBEDDED
+from tests.engine.engines import Engine, Seen, picture, request
+
+ROWS = 32
+WORDS = ("red", "circle", "what", "héllo", "根據您的問題", "💭", "left of", "?", "\n", "count them")
+ADVICE = "You are an advisor. Look at the picture with care and say what you see in it."
+
+
+def _mixed_requests() -> list[Submit]:
+    """Return requests that differ in everything that a request can differ in."""
+    chance = random.Random(3)
+    album = [picture(seed) for seed in range(3)]
+    requests: list[Submit] = []
+    for row in range(ROWS):
+        shown = chance.sample(album, chance.choice((0, 0, 0, 1, 1, 2)))
+        settings: dict[str, Any] = {
+            "temperature": chance.choice((0.0, 0.0, 0.4, 0.8, 1.0, 1.2)),
+            "top_p": chance.choice((1.0, 1.0, 0.9, 0.5)),
+            "top_k": chance.choice((0, 0, 5, 40, 300)),
+            "min_p": chance.choice((0.0, 0.0, 0.05)),
+            "repetition_penalty": chance.choice((1.0, 1.0, 1.2, 0.9)),
+            "min_tokens": chance.choice((0, 0, 6)),
+            "max_tokens": chance.choice((8, 12, 18)),
+            "seed": chance.randrange(2**32),
+            "stop": chance.choice(((), (), ("a",), ("th", "e "))),
+            "instructions": chance.choice(("", ADVICE)),
+            "cache_scope": f"caller {row % 3}",
+        }
+        prompt = " ".join(chance.choices(WORDS, k=chance.randrange(1, 12)))
+        requests.append(request(prompt, pictures=shown, **settings))
+    return requests
+
+
+def _assert_equal(left: Sequence[Seen], right: Sequence[Seen]) -> None:
+    for one, other in zip(left, right, strict=True):
+        assert one.ids == other.ids
+        assert one.text == other.text
+        assert one.done.finish_reason == other.done.finish_reason
+        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "untrained"])
+def test_a_row_gives_the_same_alone_and_in_company(trained: bool, untrained: Path) -> None:
+    """Mixed rows: alone without caches, then all at once without, with cold and with warm caches, then alone again."""
+    requests, model = _mixed_requests(), EMBEDDED if trained else untrained
+    with Engine(model, vision_cache_entries=0, prefix_cache_bytes=0, slots=ROWS) as engine:
+        engine.ready()
+        alone = engine.run_alone(requests)
+        together = engine.run(*requests)
+    assert sum(len(row.ids) for row in alone) > 8 * ROWS
+    assert all(len(row.log_probabilities) == len(row.ids) == row.done.output_tokens for row in alone)
+    for one, row in zip(requests * 2, (*alone, *together), strict=True):
+        assert row.done.cached_tokens == 0
+        assert (row.stages[0] == Stage.ENCODING) == bool(one.pictures)
+    _assert_equal(alone, together)
+    with Engine(model, slots=11, prefill_step_tokens=48) as engine:
+        engine.ready()
+        cold, warm = engine.run(*requests), engine.run(*requests)
+        alone_warm = engine.run_alone(requests)
+    assert sum(row.done.cached_tokens for row in warm) > 10 * ROWS
+    for rows in (cold, warm, alone_warm):
+        _assert_equal(alone, rows)
+
+
+def test_rows_with_one_seed_agree_and_others_differ(flat: Engine) -> None:
+    """The seed is all that makes a sampled row what it is."""
+    first, second, other = flat.run(*(request(temperature=1.0, seed=seed) for seed in (5, 5, 6)))
+    assert first.ids == second.ids
+    assert first.ids != other.ids
