@@ -103,16 +103,14 @@ class Analysis:
 
     def interrupt(self) -> None:
         """Go back to waiting because the engine is gone; what came from it stays."""
-        if self.ended:
-            return
-        if self.tracker.stage > Stage.QUEUED:
-            self._flush_rest()
+        if not self.ended and self.tracker.stage > Stage.QUEUED:
+            self.flush_rest()
             self._continue()
 
     def suspend(self) -> None:
         """Write what has come and then nothing more: the next start of the server continues it."""
         if not self.ended:
-            self._flush_rest()
+            self.flush_rest()
             self._suspended = True
             self._stop_clocks()
 
@@ -160,6 +158,11 @@ class Analysis:
         self._buffer.add(update.text, 0, (), ())
         self._complete(update.finish_reason, update.stop_sequence)
 
+    def flush_rest(self) -> None:
+        """Write what is left as a token event, which may have no text: half of a character, or a stop match."""
+        if not self._buffer.is_empty:
+            self._flush()
+
     def expire(self) -> None:
         """End because the time is over: with what there is, or with an error if that is nothing."""
         if self.tracker.output_tokens:
@@ -171,14 +174,14 @@ class Analysis:
     def fail(self, error: MondrianError) -> None:
         """End with an error; what was generated before is delivered first."""
         if not self.ended:
-            self._flush_rest()
+            self.flush_rest()
             now_s = self._loop.time()
             self._end(Failed(error=error, usage=self.tracker.usage(), timings=self.tracker.timings(now_s)))
 
     def cancel(self) -> None:
         """End because the caller no longer wants it."""
         if not self.ended:
-            self._flush_rest()
+            self.flush_rest()
             tracker, now_s = self.tracker, self._loop.time()
             self._end(Cancelled(stage=tracker.stage, usage=tracker.usage(), timings=tracker.timings(now_s)))
 
@@ -186,7 +189,7 @@ class Analysis:
         if self.ended:
             return
         self.enter(Stage.FINALIZING)
-        self._flush_rest()
+        self.flush_rest()
         self._end(
             Completed(
                 text=self.text,
@@ -229,11 +232,6 @@ class Analysis:
         if token.ids:
             self.crashes = 0
         self._append(token)
-
-    def _flush_rest(self) -> None:
-        """Write what is left as a token event, which may have no text: half of a character, or a stop match."""
-        if not self._buffer.is_empty:
-            self._flush()
 
     def _start_clocks(self) -> None:
         self._next_heartbeat(self._loop.time() + self.spec.resolved.progress_interval_s)

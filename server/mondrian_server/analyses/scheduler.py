@@ -38,6 +38,7 @@ class Scheduler:
         self._queue: FairQueue[Analysis] = FairQueue()
         self._rows: dict[int, Analysis] = {}
         self._next_row = 1
+        self._restrained = False
         self._positions_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -83,6 +84,7 @@ class Scheduler:
     def pump(self) -> None:
         """Hand the next analyses to the engine as long as it has room, or tell them that the model is being loaded."""
         state = self._engine.status.state
+        self._restrained = False
         if state is EngineState.READY:
             while (head := self._queue.peek(self._running(), self._slots)) and self._has_room_for(head):
                 self._queue.remove(head)
@@ -90,6 +92,11 @@ class Scheduler:
         elif state is EngineState.LOADING:
             self._show_loading()
         self._refresh_positions_soon()
+
+    def relent(self) -> None:
+        """Go on if everybody waited for a suspect to finish alone, and it is none any more."""
+        if self._restrained and not self._runs_suspect():
+            self.pump()
 
     def lose_rows(self) -> list[Analysis]:
         """Take back every row of a lost engine; return the active analyses that the engine had in hand, oldest first.
@@ -113,9 +120,13 @@ class Scheduler:
         """Return whether there is a place for an analysis; a suspect gets none beside others, nor they beside it."""
         if not self._rows:
             return True
-        if _is_suspect(analysis) or any(_is_suspect(row) for row in self._rows.values()):
+        self._restrained = self._runs_suspect()
+        if self._restrained or _is_suspect(analysis):
             return False
         return len(self._rows) < self._slots + self._lookahead
+
+    def _runs_suspect(self) -> bool:
+        return any(_is_suspect(row) for row in self._rows.values())
 
     def _dispatch(self, analysis: Analysis) -> None:
         """Give an analysis its row; the engine gets it now, or as soon as its images are decoded."""

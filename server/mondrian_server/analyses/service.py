@@ -234,14 +234,17 @@ class AnalysesService:
             if analysis is not None:
                 analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
                 self._update_alone(analysis, update)
+        self._scheduler.relent()
 
     def engine_lost(self) -> None:
         """Let everything that the engine had wait again; end what it has crashed over alone."""
         for analysis in self._scheduler.lose_rows():
-            analysis.interrupt()
+            analysis.flush_rest()  # Crashes count from the last token that is kept.
             analysis.crashes += 1
             if analysis.crashes > ALONE_AFTER_CRASHES:
                 analysis.fail(errors.EngineCrashed(f"the engine crashed {analysis.crashes} times over this analysis"))
+            else:
+                analysis.interrupt()
 
     # The rest is how.
 
