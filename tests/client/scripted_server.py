@@ -108,10 +108,15 @@ async def abort(context: Context, status: Status) -> None:
 
 
 def playing(*events: pb.Event, forever: bool = False) -> "Callable[[Message, Context], AsyncGenerator[pb.Event]]":
-    """Return a script that sends the events, and then ends or waits for ever."""
+    """Return a script that sends the events, numbered as they stand, and then ends or waits for ever."""
+    numbered: list[pb.Event] = []
+    for sequence, event in enumerate(events, start=1):
+        numbered.append(pb.Event())
+        numbered[-1].CopyFrom(event)
+        numbered[-1].sequence = sequence
 
     async def play(_request: Message, _context: Context) -> AsyncGenerator[pb.Event]:
-        for event in events:
+        for event in numbered:
             yield event
         if forever:
             await asyncio.Event().wait()

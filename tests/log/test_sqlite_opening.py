@@ -1,9 +1,11 @@
 """Opening an SQLite log: what is taken over, what is refused, and that what is refused is left as it is."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -39,12 +41,18 @@ def open_folder() -> Generator[Path]:
     shutil.rmtree(folder)
 
 
+def writing_threads() -> list[str]:
+    """Return the threads of logs that are open."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "mondrian-log"]
+
+
 async def refusal(path: Path) -> str:
     """Return the line with which a file is refused; fail if the refusal changed anything, or left anything behind."""
     before = contents(path.parent)
     with pytest.raises(StartupError) as refused:
         await SqliteLog.open(path)
     assert contents(path.parent) == before
+    assert not writing_threads()
     line = str(refused.value)
     assert one_line(line)
     assert str(path) in line
@@ -52,8 +60,9 @@ async def refusal(path: Path) -> str:
 
 
 async def test_a_closed_log_is_one_file(path: Path) -> None:
-    """After closing, nothing but the database is left, and only its owner can read it."""
+    """After closing, nothing but the database is left, no thread either, and only its owner can read it."""
     assert list(contents(path.parent)) == ["events.db"]
+    assert not writing_threads()
     assert permissions(path) == 0o600
 
 
@@ -158,6 +167,22 @@ async def test_a_folder_that_cannot_be_written_is_refused(open_folder: Path, the
 
     assert one_line(line)
     assert "cannot be" in line
+
+
+@pytest.mark.parametrize("yields", [0, 1, 2, 50])
+async def test_giving_up_while_opening_leaves_nothing(path: Path, yields: int) -> None:
+    """A start that is cancelled at any moment closes what it has opened."""
+    opening = asyncio.create_task(SqliteLog.open(path))
+    for _ in range(yields):
+        await asyncio.sleep(0.0005)
+    opening.cancel()
+    (result,) = await asyncio.gather(opening, return_exceptions=True)
+    if isinstance(result, SqliteLog):
+        await result.close()
+
+    assert not writing_threads()
+    again = await SqliteLog.open(path)
+    await again.close()
 
 
 async def test_an_old_file_is_brought_up_to_date(tmp_path: Path) -> None:

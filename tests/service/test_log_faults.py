@@ -23,10 +23,10 @@ async def create(up: Running, prompt: str) -> str:
 
 
 async def fill(up: Running) -> Outcome:
-    """Create analyses with long prompts until one is refused, and return the refusal."""
+    """Create analyses with prompts beyond the context, which end soon, until one is refused; return the refusal."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         for number in range(100):
-            await create(up, f"{number} " + "x" * 3_000)
+            await create(up, f"{number} " + "x" * 30_000)
     return Outcome(error=refusal.value)
 
 
@@ -57,7 +57,7 @@ async def test_a_removed_log_is_noticed(tmp_path: Path) -> None:
     """When the log's file goes, health turns, and nobody is promised what cannot be kept."""
     async with started(settings_for(tmp_path)) as up:
         await create(up, "Before.")
-        for ending in ("", "-wal", "-shm"):
+        for ending in ("", "-wal"):
             (tmp_path / f"{LOG_NAME}{ending}").unlink()
         await eventually(lambda: _is_refused(up))
         await eventually(lambda: is_down(up))

@@ -145,6 +145,14 @@ def test_the_prompt_rate_is_told_while_the_prompt_is_read() -> None:
     assert t.snapshot(104.0).prompt_tokens_per_s == pytest.approx(10.0)
 
 
+def test_the_moment_at_which_the_prompt_begins_has_no_rate() -> None:
+    """Progress is told at that very moment, before any time has passed."""
+    t = tracker()
+    t.enter(Stage.PREFILL, 102.0)
+    t.prompt_tokens_done, t.prompt_tokens_total = 20, 40
+    assert t.snapshot(102.0).prompt_tokens_per_s == 0.0
+
+
 def test_timings_say_where_the_time_went() -> None:
     """Queue, first token, decode and total are spans of the server's clock; the engine's parts are its own."""
     t = generating()

@@ -60,7 +60,8 @@ def show(name: str, as_json: bool, address: str) -> None:
         for line in card(analysis):
             click.echo(line)
         if analysis.text:
-            click.echo(f"\n{printable(analysis.text) if sys.stdout.isatty() else analysis.text}")
+            click.echo()
+            click.echo(printable(analysis.text) if sys.stdout.isatty() else analysis.text, color=True)  # as it is
 
 
 @click.command(epilog=EXIT_CODES)

@@ -38,9 +38,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, cut_l
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings[:-1]:
         table.add_column(heading, overflow="fold", no_wrap=cut_last)  # a name that is cut off cannot be typed
-    table.add_column(headings[-1], overflow="ellipsis" if cut_last else "fold", no_wrap=cut_last)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    table.add_column(headings[-1], overflow="fold")
+    for *cells, last in rows:
+        # rich takes the room that is missing from columns that may wrap, so it is the cell that does not.
+        final = Text(printable(last), no_wrap=cut_last, overflow="ellipsis" if cut_last else "fold")
+        table.add_row(*(Text(printable(cell)) for cell in cells), final)
     Console().print(table)
 
 

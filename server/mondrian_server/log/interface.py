@@ -80,6 +80,7 @@ class EventLog(Protocol):
         """Begin an analysis with its image files, held by `owner`; raises RequestIdTaken. Returns when it is kept.
 
         Of callers that create with one `request_id` at once, exactly one succeeds.
+        Where the caller gives up in between, the analysis exists or not; if it does, nobody holds it.
         """
         ...
 
@@ -96,7 +97,10 @@ class EventLog(Protocol):
         ...
 
     async def wait(self, name: str, after_sequence: int) -> None:
-        """Return when there is a kept event after that sequence, or the analysis was deleted."""
+        """Return when there is a kept event after that sequence, or the analysis was deleted, or its events expired.
+
+        Behind the terminal event that is all there is to wait for. Raises `errors.LogUnavailable` when the log closes.
+        """
         ...
 
     async def put_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
