@@ -17,7 +17,7 @@ from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.analyses.validation import RequestLimits
 from mondrian_server.data_dir import DataDir
-from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
+from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, Step
 from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
 from mondrian_server.images.decoder import ImageDecoder
@@ -110,8 +110,9 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
         health = make_health()
+        listeners = _Listeners(health)
         log = await SqliteLog.open(
-            settings.data_dir / LOG_NAME, _log_options(settings), on_availability=health.set_log_available
+            settings.data_dir / LOG_NAME, _log_options(settings), on_availability=listeners.log_changed
         )
         stack.push_async_callback(log.close)
         engine = EngineSupervisor(_engine_config(settings), _supervision_limits(settings), command=engine_command)
@@ -126,7 +127,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             advisors=advisors,
             log=log,
         )
-        engine.listen(_Listeners(analyses, health))
+        listeners.analyses = analyses
+        engine.listen(listeners)
         server = make_server(
             analyses=AnalysisServicer(analyses),
             advisors=AdvisorServicer(advisors.list()),
@@ -154,21 +156,29 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
 
 
 class _Listeners:
-    """Passes on what the engine does to the analyses and to health."""
+    """Passes on what the log and the engine do to health and, once there are some, to the analyses."""
 
-    def __init__(self, analyses: EngineListener, health: Health) -> None:
-        self._analyses = analyses
+    def __init__(self, health: Health) -> None:
         self._health = health
+        self.analyses: AnalysesService | None = None
+
+    def log_changed(self, available: bool) -> None:
+        self._health.set_log_available(available)
+        if self.analyses is not None:
+            self.analyses.log_changed(available)
 
     def engine_changed(self, status: EngineStatus) -> None:
         self._health.set_engine_ready(status.state is EngineState.READY)
-        self._analyses.engine_changed(status)
+        if self.analyses is not None:
+            self.analyses.engine_changed(status)
 
     def engine_step(self, step: Step) -> None:
-        self._analyses.engine_step(step)
+        if self.analyses is not None:
+            self.analyses.engine_step(step)
 
     def engine_lost(self) -> None:
-        self._analyses.engine_lost()
+        if self.analyses is not None:
+            self.analyses.engine_lost()
 
 
 @contextlib.asynccontextmanager

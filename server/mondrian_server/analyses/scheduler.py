@@ -39,6 +39,7 @@ class Scheduler:
         self._rows: dict[int, Analysis] = {}
         self._next_row = 1
         self._restrained = False
+        self._paused = False
         self._positions_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -81,12 +82,21 @@ class Scheduler:
         if analysis.row is not None:
             self._submit(analysis)
 
+    def pause(self, paused: bool) -> None:
+        """Hand the engine nothing more, or go on."""
+        self._paused = paused
+        self.pump()
+
     def pump(self) -> None:
         """Hand the next analyses to the engine as long as it has room, or tell them that the model is being loaded."""
         state = self._engine.status.state
         self._restrained = False
         if state is EngineState.READY:
-            while (head := self._queue.peek(self._running(), self._slots)) and self._has_room_for(head):
+            while (
+                not self._paused
+                and (head := self._queue.peek(self._running(), self._slots))
+                and self._has_room_for(head)
+            ):
                 self._queue.remove(head)
                 self._dispatch(head)
         elif state is EngineState.LOADING:

@@ -158,11 +158,12 @@ class AnalysesService:
         """Return an analysis as it stands now; raises AnalysisNotFound."""
         return self._view(await self._record(name, caller))
 
-    async def list(self, caller: str, states: Sequence[State], *, before: str = "", limit: int = 50) -> Sequence[View]:
-        """Return the caller's analyses, newest first; raises AnalysisNotFound if `before` is none of them."""
-        if before:
-            await self._record(before, caller)
-        return [self._view(record) for record in await self._log.list(caller, states, before=before, limit=limit)]
+    async def list(
+        self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
+    ) -> Sequence[View]:
+        """Return the caller's analyses, newest first; those before a record's number, if one is given."""
+        records = await self._log.list(caller, states, before_number=before_number, limit=limit)
+        return [self._view(record) for record in records]
 
     async def cancel(self, name: str, caller: str) -> View:
         """End an analysis that is no longer wanted and return it; one that has ended is left alone."""
@@ -220,7 +221,11 @@ class AnalysesService:
         for task in self._waiting:
             task.cancel()
 
-    # What the engine tells.
+    # What the log and the engine tell.
+
+    def log_changed(self, available: bool) -> None:
+        """Start nothing while events cannot be kept: what is running already fills the memory with what waits."""
+        self._scheduler.pause(not available)
 
     def engine_changed(self, status: EngineStatus) -> None:
         """Fill a fresh engine's slots."""

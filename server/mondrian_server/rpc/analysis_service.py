@@ -11,7 +11,7 @@ from mondrian_server.errors import InvalidRequest
 from mondrian_server.events import Cancelled, Event, Failed
 from mondrian_server.log.interface import State
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
-from mondrian_server.rpc.paging import checked_page_size
+from mondrian_server.rpc.paging import checked_page_size, to_position
 from mondrian_server.rpc.registration import Context, StatusError
 from mondrian_server.rpc.status import cancelled_status
 
@@ -77,14 +77,16 @@ class AnalysisServicer:
     async def ListAnalyses(  # noqa: N802  # gRPC's name
         self, request: pb.ListAnalysesRequest, _: Context
     ) -> pb.ListAnalysesResponse:
-        """List analyses; a page's token is the name of its last one."""
+        """List analyses; a page's token is the number of its last one, which may be deleted in between."""
         size = checked_page_size(request.page_size, DEFAULT_PAGE_SIZE)
         states = [_state(value) for value in request.states]
-        views = await self._analyses.list(LOCAL_CALLER, states, before=request.page_token, limit=size + 1)
+        views = await self._analyses.list(
+            LOCAL_CALLER, states, before_number=to_position(request.page_token), limit=size + 1
+        )
         more = len(views) > size
         return pb.ListAnalysesResponse(
             analyses=[from_view(view) for view in views[:size]],
-            next_page_token=views[size - 1].record.name if more else "",
+            next_page_token=str(views[size - 1].record.number) if more else "",
         )
 
     async def CancelAnalysis(  # noqa: N802  # gRPC's name

@@ -17,9 +17,7 @@ def page(items: Sequence[Item], page_size: int, page_token: str) -> tuple[Sequen
     Raises InvalidRequest for bad arguments.
     """
     size = checked_page_size(page_size, MAX_PAGE_SIZE)
-    if page_token and not _is_position(page_token, len(items)):
-        raise InvalidRequest("page_token is not one that this server gave", field="page_token")
-    start = int(page_token or 0)
+    start = to_position(page_token, len(items))
     end = start + size
     return items[start:end], str(end) if end < len(items) else ""
 
@@ -31,6 +29,13 @@ def checked_page_size(page_size: int, default: int) -> int:
     return min(page_size or default, MAX_PAGE_SIZE)
 
 
-def _is_position(token: str, length: int) -> bool:
+def to_position(page_token: str, highest: int = 10**_MAX_TOKEN_CHARACTERS) -> int:
+    """Return the number that a page's token stands for, 0 for an empty one; raises InvalidRequest for what is none."""
+    if not page_token:
+        return 0
     # The number of digits first: Python refuses to read thousands of them.
-    return len(token) <= _MAX_TOKEN_CHARACTERS and token.isascii() and token.isdigit() and int(token) <= length
+    if len(page_token) <= _MAX_TOKEN_CHARACTERS and page_token.isascii() and page_token.isdigit():
+        position = int(page_token)
+        if position <= highest:
+            return position
+    raise InvalidRequest("page_token is not one that this server gave", field="page_token")
