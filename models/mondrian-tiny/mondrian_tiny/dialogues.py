@@ -27,7 +27,9 @@ def turns_about(facts: Facts, rng: np.random.Generator) -> list[Turn]:
     """Choose the turns about one picture, the most wanted first."""
     first = "detail" if rng.random() < 0.25 else "describe"
     turns = [_turn(facts, first, _voice(rng, 0.6 if first == "describe" else 0.3), rng)]
-    rest = [_turn(facts, question, _voice(rng, 0.25), rng) for question in _SHORT]
+    # To weigh one side against the other takes longest to learn, so it is asked of every picture.
+    turns.append(_turn(facts, "balance", _voice(rng, 0.15), rng))
+    rest = [_turn(facts, question, _voice(rng, 0.25), rng) for question in _SHORT if question != "balance"]
     rest += [_turn(facts, "describe", _voice(rng, 0.6), rng) for _ in range(2)]
     rest.append(_rare(facts, rng))
     return turns + [rest[i] for i in rng.permutation(len(rest))]

@@ -27,6 +27,7 @@ ROW_TOKENS: Final = 320
 PREFIX_PART: Final = 0
 PADDING_PART: Final = -1
 _FACT_WEIGHT: Final = 4.0
+_BALANCE_WEIGHT: Final = 10.0
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -68,10 +69,11 @@ class Packer:
 
     def _weighed(self, written: Written) -> tuple[list[int], list[float]]:
         encoding = self._tokenizer.encode(written.text, add_special_tokens=False)
-        weights = [
-            _FACT_WEIGHT if any(a < end and b > start for start, end in written.spans) else 1.0
-            for a, b in encoding.offsets
-        ]
+        weights = [1.0] * len(encoding.ids)
+        for start, end, slot in written.spans:
+            for index, (a, b) in enumerate(encoding.offsets):
+                if a < end and b > start:
+                    weights[index] = _BALANCE_WEIGHT if slot == "balance" else _FACT_WEIGHT
         return list(encoding.ids), weights
 
     def rows(self, packed: Sequence[tuple[list[int], Sequence[Turn]]]) -> Rows:

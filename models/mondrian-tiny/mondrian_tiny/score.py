@@ -4,10 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mondrian_tiny import answers
 from mondrian_tiny.answers import Answer
-from mondrian_tiny.facts import Facts
-from mondrian_tiny.pictures import Picture
 from mondrian_tiny.sentences import FACT_OF_SLOT, Sentence, read, split
 
 HELD_OUT_SEED = 20_261_120
@@ -83,16 +80,3 @@ def _numbered(sentences: Sequence[Sentence]) -> dict[tuple[str, int], tuple[tupl
         numbered[each.key, seen[each.key]] = each.values
         seen[each.key] += 1
     return numbered
-
-
-def expected_answer(facts: Facts, question: str, advisor: str = "") -> Answer:
-    """Say what the right answer is."""
-    return answers.answer(facts, question, advisor)
-
-
-def score_replies(pictures: Sequence[Picture], replies: Sequence[Reply], question: str) -> Score:
-    """Score the replies to one question, one for each picture."""
-    score = Score()
-    for picture, reply in zip(pictures, replies, strict=True):
-        score.add(reply, expected_answer(picture.facts, question))
-    return score

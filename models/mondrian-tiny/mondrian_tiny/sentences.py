@@ -124,10 +124,10 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Text, and the `(start, end)` characters in it that state facts."""
+    """Text, and the `(start, end, slot)` characters in it that state facts."""
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int, str], ...]
 
 
 def sentence(key: str, **values: str) -> Sentence:
@@ -137,14 +137,14 @@ def sentence(key: str, **values: str) -> Sentence:
 
 def write(sentences: Sequence[Sentence]) -> Written:
     """Write sentences one after the other."""
-    text, spans = "", list[tuple[int, int]]()
+    text, spans = "", list[tuple[int, int, str]]()
     for item in sentences:
         text += " " if text else ""
         values, template, end = dict(item.values), TEMPLATES[item.key], 0
         for match in _SLOT.finditer(template):
             text += template[end : match.start()]
             phrase = SLOTS[match[1]][values[match[1]]]
-            spans.append((len(text), len(text) + len(phrase)))
+            spans.append((len(text), len(text) + len(phrase), match[1]))
             text, end = text + phrase, match.end()
         text += template[end:]
     return Written(text=text, spans=tuple(spans))

@@ -20,10 +20,13 @@ from mondrian_tiny.learner import Learner
 from mondrian_tiny.pictures import draw_picture
 
 SEED: Final = 1
-_FACTS_SHARE: Final = 1 / 20
+_COLUMNS_SHARE: Final = 1 / 20
+_MEAN_SHARE: Final = 1 / 8
+_PLACE_SHARE: Final = 1 / 2
 _FORM_WEIGHT: Final = 2.0
 _PLACE_WEIGHT: Final = 0.7
 _ORDERED_WEIGHT: Final = 0.3
+_BALANCE_WEIGHT: Final = 3.0
 _CORPUS_PICTURES: Final = 1200
 _LOG_EVERY: Final = 20
 
@@ -94,11 +97,11 @@ def _train(learner: Learner, options: argparse.Namespace, checkpoint: Path) -> N
     began, first = time.monotonic(), learner.step
     for batch in batches(plan):
         text, facts = _losses(learner, batch)
-        learner.update(text + facts * _FACTS_SHARE, _rate(options, learner.step), mean_decay=0.998)
+        learner.update(text + facts, _rate(options, learner.step), mean_decay=0.998)
         if learner.step % _LOG_EVERY == 0:
             speed = (learner.step - first) / (time.monotonic() - began)
             left = (options.steps - learner.step) / speed / 60
-            losses = f"text {text.item():.4f}  facts {facts.item():.2f}"
+            losses = f"text {text.item():.4f}  facts {facts.item():.3f}"
             print(f"step {learner.step}  {losses}  {speed:.2f} steps/s  {left:.0f} min", flush=True)
         if learner.step % options.save_every == 0 or learner.step >= options.steps:
             learner.save(checkpoint)
@@ -108,8 +111,10 @@ def _train(learner: Learner, options: argparse.Namespace, checkpoint: Path) -> N
 
 def _losses(learner: Learner, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     tokens = learner.image_tokens(torch.from_numpy(batch.pixels))
-    columns = learner.heads(tokens, torch.from_numpy(batch.labels))
-    facts = (columns * _column_weights()).sum()
+    losses, weights = learner.heads(tokens, torch.from_numpy(batch.labels)), _column_weights()
+    from_mean = (losses.from_mean * weights[: len(losses.from_mean)]).sum()
+    facts = (losses.columns * weights).sum() * _COLUMNS_SHARE
+    facts = facts + from_mean * _MEAN_SHARE + losses.place * _PLACE_SHARE
     text = learner.text_loss(batch.rows, tokens[: batch.asked_about]) if batch.rows else torch.zeros(())
     return text, facts
 
@@ -125,7 +130,7 @@ def _column_weight(name: str) -> float:
         return _ORDERED_WEIGHT
     if name.startswith(PLACES):
         return _FORM_WEIGHT if name.endswith(" form") else _PLACE_WEIGHT
-    return 1.0
+    return _BALANCE_WEIGHT if name == "balance" else 1.0
 
 
 if __name__ == "__main__":

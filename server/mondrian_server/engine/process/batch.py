@@ -140,6 +140,7 @@ class Batch:
         """Start over with an empty generator, and return the rows that were in the old one."""
         rows = list(self._rows.values())
         self._rows.clear()
+        self._generator.abandon_prefill()
         self._generator.close()
         self._generator = self._new_generator()
         return rows
