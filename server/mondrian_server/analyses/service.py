@@ -340,7 +340,8 @@ class AnalysesService:
         try:
             normalise = self._decoder.normalise
             pictures = tuple([await normalise(f, field=f"config.images[{i}].data") for i, f in enumerate(files)])
-            await self._log.put_pictures(analysis.name, pictures)
+            with contextlib.suppress(errors.LogUnavailable):  # The log has the files: they can be decoded again.
+                await self._log.put_pictures(analysis.name, pictures)
         except errors.MondrianError as known:
             error = known
         except Exception:
