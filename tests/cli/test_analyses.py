@@ -173,7 +173,7 @@ async def test_delete_goes_on_after_an_error(server: ScriptedServer, capsys: Cap
     ended = await run_here(capsys, "delete", COMPLETE, ACTIVE, "badccccc", "--address", server.address)
     assert ended.out.splitlines() == [COMPLETE, FAILED]
     assert ended.err == f"mondrian: {ACTIVE} is active\n"
-    assert ended.status == 1
+    assert ended.status == 2
     assert set(server.analyses) == {ACTIVE, CANCELLED}
 
 

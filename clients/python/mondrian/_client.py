@@ -97,6 +97,7 @@ class Client:
         timeout: float | None = None,
         disconnect_grace: float = DISCONNECT_GRACE_S,
         resume_limit_s: float | None = DEFAULT_LIMIT_S,
+        on_interruption: OnInterruption | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[AnalyzeOptions],
     ) -> Result:
@@ -111,6 +112,7 @@ class Client:
             timeout=timeout,
             disconnect_grace=disconnect_grace,
             resume_limit_s=resume_limit_s,
+            on_interruption=on_interruption,
             **options,
         )
         with stream as events:

@@ -32,6 +32,7 @@ Exit codes:
 _CODES: Mapping[type[mondrian.MondrianError], int] = {
     mondrian.InvalidRequest: BAD_INPUT,
     mondrian.NotFound: BAD_INPUT,
+    mondrian.FailedPrecondition: BAD_INPUT,
     mondrian.Unavailable: UNAVAILABLE,
     mondrian.DeadlineExceeded: DEADLINE,
     mondrian.ResourceExhausted: BUSY,
