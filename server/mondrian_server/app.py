@@ -10,22 +10,27 @@ import structlog
 from setproctitle import setproctitle
 
 from mondrian_server.advisors import Advisors
+from mondrian_server.analyses.admission import AdmissionLimits
+from mondrian_server.analyses.housekeeping import Retention, keep_house
 from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
-from mondrian_server.analyses.service import AdmissionLimits, AnalysesService
+from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.analyses.validation import RequestLimits
 from mondrian_server.data_dir import DataDir
-from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
+from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, Step
 from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
 from mondrian_server.images.decoder import ImageDecoder
 from mondrian_server.images.protocol import ImageLimits
-from mondrian_server.log.memory import MemoryLog
+from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
 from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.health import Health
 from mondrian_server.rpc.server import bind, make_health, make_server
 from mondrian_server.settings import Settings
+
+LOG_NAME = "analyses.db"
+"""The log's file in the data directory."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -38,7 +43,7 @@ class Service:
     engine: EngineSupervisor
     analyses: AnalysesService
     scheduler: Scheduler
-    log: MemoryLog
+    log: SqliteLog
     health: Health
     supervision: "asyncio.Task[None]"
 
@@ -102,9 +107,14 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
 
     """
     advisors = Advisors.load(settings.advisors_file)
-    log = MemoryLog()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
+        health = make_health()
+        listeners = _Listeners(health)
+        log = await SqliteLog.open(
+            settings.data_dir / LOG_NAME, _log_options(settings), on_availability=listeners.log_changed
+        )
+        stack.push_async_callback(log.close)
         engine = EngineSupervisor(_engine_config(settings), _supervision_limits(settings), command=engine_command)
         decoder = await stack.enter_async_context(ImageDecoder(_image_limits(settings)))
         scheduler = Scheduler(engine, slots=settings.slots, lookahead=settings.lookahead)
@@ -117,8 +127,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             advisors=advisors,
             log=log,
         )
-        health = make_health()
-        engine.listen(_Listeners(analyses, health))
+        listeners.analyses = analyses
+        engine.listen(listeners)
         server = make_server(
             analyses=AnalysisServicer(analyses),
             advisors=AdvisorServicer(advisors.list()),
@@ -127,7 +137,9 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             max_message_bytes=settings.max_message_bytes,
         )
         port = bind(server, settings.grpc_address)
+        await analyses.recover()
         await stack.enter_async_context(_task(health.run()))
+        await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
         supervision = await stack.enter_async_context(_task(engine.run()))
         await server.start()
         stack.push_async_callback(server.stop, 1.0)
@@ -144,21 +156,29 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
 
 
 class _Listeners:
-    """Passes on what the engine does to the analyses and to health."""
+    """Passes on what the log and the engine do to health and, once there are some, to the analyses."""
 
-    def __init__(self, analyses: EngineListener, health: Health) -> None:
-        self._analyses = analyses
+    def __init__(self, health: Health) -> None:
         self._health = health
+        self.analyses: AnalysesService | None = None
+
+    def log_changed(self, available: bool) -> None:
+        self._health.set_log_available(available)
+        if self.analyses is not None:
+            self.analyses.log_changed(available)
 
     def engine_changed(self, status: EngineStatus) -> None:
-        self._health.set_serving(status.state is EngineState.READY)
-        self._analyses.engine_changed(status)
+        self._health.set_engine_ready(status.state is EngineState.READY)
+        if self.analyses is not None:
+            self.analyses.engine_changed(status)
 
     def engine_step(self, step: Step) -> None:
-        self._analyses.engine_step(step)
+        if self.analyses is not None:
+            self.analyses.engine_step(step)
 
     def engine_lost(self) -> None:
-        self._analyses.engine_lost()
+        if self.analyses is not None:
+            self.analyses.engine_lost()
 
 
 @contextlib.asynccontextmanager
@@ -202,6 +222,18 @@ def _image_limits(settings: Settings) -> ImageLimits:
         decode_limit_s=settings.image_decode_limit_s,
         memory_limit_bytes=settings.image_memory_bytes,
     )
+
+
+def _log_options(settings: Settings) -> SqliteOptions:
+    return SqliteOptions(
+        full_synchronous=settings.log_synchronous == "full",
+        keep_images=settings.keep_images,
+        max_file_bytes=settings.log_max_bytes,
+    )
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(age_s=settings.retention_s, total_bytes=settings.retention_bytes)
 
 
 def _defaults(settings: Settings) -> Defaults:

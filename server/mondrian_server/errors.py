@@ -3,14 +3,19 @@
 MondrianError                   code                 reason              retry
 ├── InvalidRequest              INVALID_ARGUMENT     INVALID_REQUEST     no
 │   ├── InvalidImage            INVALID_ARGUMENT     INVALID_IMAGE       no
-│   └── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED    no
+│   ├── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED    no
+│   └── RequestIdReused         INVALID_ARGUMENT     REQUEST_ID_REUSED   no
+├── AnalysisNotFound            NOT_FOUND            ANALYSIS_NOT_FOUND  no
 ├── ModelNotFound               NOT_FOUND            MODEL_NOT_FOUND     no
+├── AnalysisActive              FAILED_PRECONDITION  ANALYSIS_ACTIVE     no
+├── EventsExpired               FAILED_PRECONDITION  EVENTS_EXPIRED      no
 ├── TooManyAnalyses             RESOURCE_EXHAUSTED   TOO_MANY_ANALYSES   yes
 ├── TooManyBytes                RESOURCE_EXHAUSTED   TOO_MANY_BYTES      yes
 ├── DeadlineExceeded            DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   no
-├── EngineLost                  UNAVAILABLE          ENGINE_LOST         yes
 ├── EngineUnavailable           UNAVAILABLE          ENGINE_UNAVAILABLE  yes
+├── LogUnavailable              UNAVAILABLE          LOG_UNAVAILABLE     yes
 ├── ShuttingDown                UNAVAILABLE          SHUTTING_DOWN       yes
+├── EngineCrashed               INTERNAL             ENGINE_CRASHED      no
 ├── GenerationFailed            INTERNAL             GENERATION_FAILED   no
 └── InternalError               INTERNAL             INTERNAL            no
 
@@ -28,6 +33,7 @@ class Code(enum.Enum):
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
     INTERNAL = 13
     UNAVAILABLE = 14
 
@@ -75,6 +81,46 @@ class ContextExceeded(InvalidRequest):
     reason = "CONTEXT_EXCEEDED"
 
 
+class RequestIdReused(InvalidRequest):
+    """The request id stands for another request already."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class AnalysisNotFound(MondrianError):
+    """There is no such analysis, or it is not the caller's."""
+
+    code = Code.NOT_FOUND
+    reason = "ANALYSIS_NOT_FOUND"
+
+
+class AnalysisActive(MondrianError):
+    """The analysis has not ended, and what was asked needs that."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "ANALYSIS_ACTIVE"
+
+
+class EventsExpired(MondrianError):
+    """The events were deleted because of their age or size."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "EVENTS_EXPIRED"
+
+
+class LogUnavailable(MondrianError):
+    """Events cannot be kept at present, as when the disk is full."""
+
+    code = Code.UNAVAILABLE
+    reason = "LOG_UNAVAILABLE"
+
+
+class EngineCrashed(MondrianError):
+    """The engine crashed again and again over this analysis."""
+
+    reason = "ENGINE_CRASHED"
+
+
 class ModelNotFound(MondrianError):
     """The server has no such model."""
 
@@ -101,13 +147,6 @@ class DeadlineExceeded(MondrianError):
 
     code = Code.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
-
-
-class EngineLost(MondrianError):
-    """The engine died or hung while it held the analysis."""
-
-    code = Code.UNAVAILABLE
-    reason = "ENGINE_LOST"
 
 
 class EngineUnavailable(MondrianError):

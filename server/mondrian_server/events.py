@@ -1,9 +1,10 @@
 """Events: what an analysis tells its watchers, as values that know no wire format."""
 
 import enum
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from mondrian_server.errors import MondrianError
 from mondrian_server.sampling import Sampling
@@ -30,8 +31,7 @@ class FinishReason(enum.IntEnum):
     DEADLINE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """Tokens in and out; `output_tokens` leaves out the end-of-turn token."""
 
     prompt_tokens: int = 0
@@ -40,8 +40,7 @@ class Usage:
     output_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class Timings(Struct, frozen=True, kw_only=True):
     """Where the time went, in seconds since acceptance or of a part; None where it never came to that."""
 
     queue_s: float | None = None
@@ -56,8 +55,7 @@ class Timings:
     peak_memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(Struct, frozen=True, kw_only=True, tag=True):
     """What was resolved when the analysis was accepted. Always sequence 1."""
 
     model: str
@@ -68,8 +66,7 @@ class Accepted:
     deadline_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True, tag=True):
     """Where the analysis is. Numbers that are not yet known are 0 or None."""
 
     stage: Stage
@@ -88,10 +85,10 @@ class Progress:
     peak_memory_bytes: int = 0
     elapsed_s: float = 0.0
     estimated_time_left_s: float | None = None
+    continuations: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(Struct, frozen=True, kw_only=True, tag=True):
     """Text to append, and the tokens that it covers."""
 
     text: str
@@ -101,8 +98,7 @@ class Token:
     log_probabilities: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
+class Completed(Struct, frozen=True, kw_only=True, tag=True):
     """The end of an analysis that gave its whole answer."""
 
     text: str
@@ -112,8 +108,7 @@ class Completed:
     timings: Timings = field(default_factory=Timings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Struct, frozen=True, kw_only=True, tag=True):
     """The end of an analysis that could not go on."""
 
     error: MondrianError
@@ -121,8 +116,7 @@ class Failed:
     timings: Timings = field(default_factory=Timings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True, kw_only=True, tag=True):
     """The end of an analysis that its caller no longer wanted."""
 
     stage: Stage
@@ -134,8 +128,7 @@ Terminal: TypeAlias = Completed | Failed | Cancelled
 Payload: TypeAlias = Accepted | Progress | Token | Terminal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """One entry of an analysis's log. Sequences are 1, 2, 3, … in each analysis."""
 
     sequence: int

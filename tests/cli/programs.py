@@ -10,6 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
+
+from mondrian_server.cli import main
 from tests.cli.terminal import Screen
 
 MONDRIAN = (sys.executable, "-m", "mondrian_server")
@@ -35,7 +38,7 @@ class Ended:
 
 def environment(**extra: str) -> dict[str, str]:
     """Return an environment in which nothing changes how the output looks."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "HF_HUB_OFFLINE") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "HF_HUB_OFFLINE", "PYTHONPATH") if name in os.environ}
     return {**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONWARNINGS": "error", **extra}
 
 
@@ -57,6 +60,13 @@ async def finish(process: asyncio.subprocess.Process, given: bytes | None = None
 async def run(*arguments: str, given: bytes | None = None, **extra: str) -> Ended:
     """Run the program to its end."""
     return await finish(await start(*arguments, stdin=PIPE if given is not None else None, **extra), given)
+
+
+async def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
+    """Run a command in a thread of this process, which is sooner done; for those that take no signals."""
+    status = await asyncio.to_thread(main.run, arguments)
+    out, err = capsys.readouterr()
+    return Ended(status=status, out=out, err=err)
 
 
 class Terminal:

@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from mondrian.v1 import analysis_pb2 as pb
 from tests.cli.programs import MONDRIAN, environment, finish, run, start
-from tests.client.scripted_server import Context, Script, ScriptedServer, Tape, abort, playing, rich_status
+from tests.client.scripted_server import ANALYSIS, Context, Script, ScriptedServer, Tape, abort, playing, rich_status
 
 Code = grpc.StatusCode
 
@@ -28,9 +28,10 @@ def _aborting(status: Status) -> Script:
 
 
 def _events(tape: Tape) -> list[pb.Event]:
+    accepted = tape.accepted()
     progress = tape.progress(pb.STAGE_GENERATING, "Generating analysis... (1 tokens, 0.0 tps)", 0.25)
     tokens = [tape.token("héllo\n"), tape.token("根據 💭", 1, ids=[5], log_probabilities=[-0.5])]
-    return [tape.accepted(), progress, *tokens, tape.completed("héllo\n根據 💭", usage=pb.Usage(output_tokens=2))]
+    return [accepted, progress, *tokens, tape.completed("héllo\n根據 💭", usage=pb.Usage(output_tokens=2))]
 
 
 async def test_a_pipe_gets_the_text_and_nothing_else(server: ScriptedServer) -> None:
@@ -41,7 +42,7 @@ async def test_a_pipe_gets_the_text_and_nothing_else(server: ScriptedServer) -> 
 
 
 async def test_the_text_is_passed_on_as_it_comes(server: ScriptedServer) -> None:
-    """A token can be read from the pipe while the analysis still runs, and SIGINT ends it with 130."""
+    """A token can be read from the pipe while it still runs; SIGINT cancels the analysis by name and ends with 130."""
     tape = Tape()
     server.script = playing(tape.accepted(), tape.token("first\n"), forever=True)
     process = await start("analyze", "-p", "hi", "--address", server.address)
@@ -50,6 +51,7 @@ async def test_the_text_is_passed_on_as_it_comes(server: ScriptedServer) -> None
         assert await process.stdout.readline() == b"first\n"
     process.send_signal(signal.SIGINT)
     assert await server.ending() == "cancelled"
+    assert await server.cancelled() == ANALYSIS
     ended = await finish(process)
     assert (ended.status, ended.err) == (130, "mondrian: cancelled\n")
 
@@ -68,7 +70,7 @@ async def test_json_is_one_event_a_line(server: ScriptedServer) -> None:
 async def test_json_tells_a_failure_as_an_event_and_as_an_error(server: ScriptedServer) -> None:
     """`failed` is the last line on stdout; stderr holds one JSON object; the exit code tells the kind."""
     tape = Tape()
-    status = rich_status(Code.UNAVAILABLE, "the engine died", reason="ENGINE_LOST", retry_after_s=2)
+    status = rich_status(Code.UNAVAILABLE, "the engine died", reason="ENGINE_UNAVAILABLE", retry_after_s=2)
     events = [tape.accepted(), tape.failed(status)]
 
     async def script(_request: object, context: Context) -> AsyncGenerator[pb.Event]:
@@ -83,7 +85,7 @@ async def test_json_tells_a_failure_as_an_event_and_as_an_error(server: Scripted
     assert json.loads(ended.err) == {
         "error": {
             "code": "UNAVAILABLE",
-            "reason": "ENGINE_LOST",
+            "reason": "ENGINE_UNAVAILABLE",
             "message": "the engine died (try again in 2 s)",
             "fieldViolations": [],
             "retryAfterSeconds": 2.0,
@@ -125,7 +127,7 @@ async def test_an_error_is_one_line_and_an_exit_code(
     first.write_bytes(b"1")
     second.write_bytes(b"2")
     server.script = _aborting(status)
-    ended = await run("analyze", str(first), str(second), "--address", server.address)
+    ended = await run("analyze", str(first), str(second), "--resume-limit", "0", "--address", server.address)
     assert (ended.status, ended.out) == (code, "")
     assert ended.err == f"mondrian: {line.format(second=second)}\n"
 
@@ -139,10 +141,10 @@ async def test_no_server_is_told_at_once(server: ScriptedServer) -> None:
 
 
 async def test_a_lost_connection_is_one_line(server: ScriptedServer) -> None:
-    """A server that vanishes mid-stream leaves the text so far and one line, without the transport's own noise."""
+    """Without resuming, a server that vanishes leaves the text so far and one line, with no noise of gRPC."""
     tape = Tape()
     server.script = playing(tape.accepted(), tape.token("so far\n"), forever=True)
-    process = await start("analyze", "-p", "hi", "--address", server.address)
+    process = await start("analyze", "-p", "hi", "--resume-limit", "0", "--address", server.address)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"so far\n"
     await server.stop()

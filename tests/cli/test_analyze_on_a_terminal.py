@@ -30,6 +30,7 @@ def _tokens(tape: Tape, text: str) -> list[pb.Event]:
 def _script_of_stages(step: asyncio.Event) -> Script:
     """Tell each stage, and go on to the next when the test says so."""
     tape = Tape()
+    accepted = tape.accepted(queue_position=3)
     queued = tape.progress(pb.STAGE_QUEUED, "Waiting in the queue (position 3)...", 0.0, queue_position=3)
     generating = tape.progress(
         pb.STAGE_GENERATING, "Generating analysis... (50 tokens, 40.0 tps)", 0.62, output_tokens=50
@@ -38,7 +39,7 @@ def _script_of_stages(step: asyncio.Event) -> Script:
     generating.progress.estimated_time_left.FromMilliseconds(12_000)
 
     async def script(_request: object, _context: Context) -> AsyncGenerator[pb.Event]:
-        for event in (tape.accepted(queue_position=3), queued, generating, tape.completed("")):
+        for event in (accepted, queued, generating, tape.completed("")):
             yield event
             if event.WhichOneof("payload") == "progress":
                 await step.wait()
@@ -101,15 +102,14 @@ async def test_a_finished_line_scrolls_up(server: ScriptedServer) -> None:
     """When the open line is finished it stays above, and the display stands once below it."""
     tape = Tape()
     step = asyncio.Event()
-    before = tape.progress(pb.STAGE_GENERATING, "Generating analysis... (1 tokens, 9.0 tps)")
-    after = tape.progress(pb.STAGE_GENERATING, "Generating analysis... (2 tokens, 9.0 tps)")
 
     async def script(_request: object, _context: Context) -> AsyncGenerator[pb.Event]:
-        for event in (tape.accepted(), tape.token("An open"), before):
-            yield event
+        yield tape.accepted()
+        yield tape.token("An open")
+        yield tape.progress(pb.STAGE_GENERATING, "Generating analysis... (1 tokens, 9.0 tps)")
         await step.wait()
-        for event in (tape.token(" line.\n"), after):
-            yield event
+        yield tape.token(" line.\n")
+        yield tape.progress(pb.STAGE_GENERATING, "Generating analysis... (2 tokens, 9.0 tps)")
         await asyncio.Event().wait()
 
     server.script = script
@@ -137,7 +137,7 @@ async def test_ctrl_c_cancels_and_keeps_the_text(server: ScriptedServer) -> None
 async def test_a_failure_is_one_line_below_the_text(server: ScriptedServer) -> None:
     """The text so far stays; the error says when to try again; the exit code tells the kind."""
     tape = Tape()
-    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_LOST", retry_after_s=2)
+    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_UNAVAILABLE", retry_after_s=2)
     events = [tape.accepted(), tape.token("So far"), tape.failed(status)]
 
     async def script(_request: object, context: Context) -> AsyncGenerator[pb.Event]:
@@ -207,3 +207,30 @@ async def test_a_terminal_without_controls_gets_plain_text(server: ScriptedServe
     async with terminal(_ask(server), TERM="dumb") as shown:
         assert await shown.end() == 0
     assert shown.screen.raw == "plain\r\n"
+
+
+async def test_an_interruption_is_shown_until_the_text_goes_on(server: ScriptedServer) -> None:
+    """While the connection is lost the display says so; then the text goes on where it stopped."""
+    tape = Tape()
+    events = [tape.accepted(), tape.token("So far"), tape.token(" so good"), tape.completed("So far so good")]
+    step = asyncio.Event()
+
+    async def lose(_request: object, context: Context) -> AsyncGenerator[pb.Event]:
+        for event in events[:2]:
+            yield event
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    async def go_on(_request: object, context: Context) -> AsyncGenerator[pb.Event]:
+        if not step.is_set():
+            status = rich_status(grpc.StatusCode.UNAVAILABLE, "not yet", reason="LOG_UNAVAILABLE", retry_after_s=0.2)
+            await abort(context, status)
+        for event in events[2:]:
+            yield event
+
+    server.script, server.watch_script = lose, go_on
+    async with terminal(_ask(server)) as shown:
+        await shown.sees("The server cannot answer: not yet. Trying again...")
+        step.set()
+        assert await shown.end() == 0
+    assert "".join(shown.screen.lines).startswith("So far so good✓ ")
+    assert {watch.after_sequence for watch in server.watches} == {2}

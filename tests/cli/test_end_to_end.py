@@ -12,6 +12,7 @@ import pytest_asyncio
 
 import mondrian
 from tests.cli.programs import run, terminal
+from tests.client.conftest import threaded_client
 from tests.service.calls import Running, eventually, settings_for, started
 
 PICTURE = min((Path(__file__).parents[2] / "models" / "mondrian-tiny" / "samples").glob("*.png"))
@@ -136,3 +137,78 @@ async def test_the_catalogue_is_the_services(client: mondrian.AsyncClient, addre
     assert await client.get_model("models/mondrian-tiny") == models[0]
     ended = await run("advisors", "--address", address)
     assert [line.split("\t")[0] for line in ended.out.splitlines()] == ["albers", "ansel", "mondrian"]
+
+
+async def test_the_life_of_a_created_analysis(client: mondrian.AsyncClient, address: str) -> None:
+    """Create, watch, show, list, export and delete tell the same of one analysis, and then it is gone."""
+    at = ("--address", address)
+    created = await run("create", str(PICTURE), "--max-tokens", "16", "-a", "ansel", *at)
+    name = created.out.strip()
+    events = [event async for event in client.watch(name)]
+    completed = events[-1]
+    assert isinstance(completed, mondrian.Completed)
+    analysis = await client.get(name)
+    assert (analysis.text, analysis.usage, analysis.advisor) == (completed.text, completed.usage, "advisors/ansel")
+    shown = await run("show", name[9:17], *at)
+    assert shown.out.endswith(f"\n\n{analysis.text}\n")
+    listed = await run("list", "--state", "completed", "--limit", "1", *at)
+    assert listed.out.split("\t")[:2] == [name, "COMPLETED"]
+    exported = await run("export", "--format", "jsonl", *at)
+    rows = {row["name"]: row for row in map(json.loads, exported.out.splitlines())}
+    assert (rows[name]["text"], rows[name]["outputTokens"]) == (completed.text, completed.usage.output_tokens)
+    deleted = await run("delete", name, *at)
+    assert (deleted.status, deleted.out) == (0, f"{name}\n")
+    gone = await run("show", name, *at)
+    assert (gone.status, gone.err) == (2, f"mondrian: there is no analysis {name!r}\n")
+
+
+async def test_a_watch_begins_anywhere(client: mondrian.AsyncClient) -> None:
+    """After each sequence the rest comes as it came the first time, from either client, while it runs and later."""
+    name = (await client.create("Go on.", max_tokens=24, min_tokens=24)).name
+    events = [event async for event in client.watch(name)]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    async with threaded_client(client.address) as threaded:
+        for after in (0, 1, len(events) // 2, len(events) - 1, len(events)):
+            assert [event async for event in client.watch(name, after)] == events[after:]
+            assert await asyncio.to_thread(list, threaded.watch(name, after)) == events[after:]
+
+
+async def test_a_request_id_leads_to_one_analysis(client: mondrian.AsyncClient) -> None:
+    """Create, analyze and ask with one request id tell of one analysis; another request with it is refused."""
+    options = mondrian.AnalyzeOptions(request_id="once", max_tokens=8)
+    first = await client.create("hi", **options)
+    answers = await asyncio.gather(*(client.ask("hi", **options) for _ in range(5)))
+    assert {answer.analysis for answer in answers} == {first.name}
+    assert len({answer.text for answer in answers}) == 1
+    with pytest.raises(mondrian.RequestIdReused):
+        await client.create("something else", **options)
+
+
+async def test_leaving_a_watch_leaves_the_analysis(service: Running, client: mondrian.AsyncClient) -> None:
+    """It runs on after its watcher has gone, until it is cancelled by name; then a watch tells the same end."""
+    name = (await client.create("Go on for ever.", max_tokens=4000, min_tokens=4000)).name
+    async with client.watch(name) as stream:
+        async for event in stream:
+            if isinstance(event, mondrian.Token):
+                break
+    with pytest.raises(mondrian.AnalysisActive):
+        await client.delete(name)
+    assert (await client.get(name)).progress is not None
+    assert (await client.cancel(name)).state is mondrian.AnalysisState.CANCELLED
+    with pytest.raises(mondrian.AnalysisCancelled) as caught:
+        async for _ in client.watch(name):
+            pass
+    assert caught.value.stage is mondrian.Stage.GENERATING
+    assert type((await client.get(name)).error) is mondrian.AnalysisCancelled
+    await eventually(lambda: service.held == IDLE)
+
+
+async def test_list_goes_through_pages(client: mondrian.AsyncClient) -> None:
+    """Pages of two make the list that one page makes, newest first."""
+    for _ in range(3):
+        await client.ask("hi", max_tokens=1)
+    every = [analysis.name async for analysis in client.list()]
+    assert [analysis.name async for analysis in client.list(page_size=2)] == every
+    times = [analysis.create_time async for analysis in client.list()]
+    assert times == sorted(times, reverse=True)
+    assert [analysis async for analysis in client.list(states=[mondrian.AnalysisState.ACTIVE])] == []

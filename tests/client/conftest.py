@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,14 @@ class Caller(Protocol):
         """Loop over an analysis to its end, good or bad."""
         ...
 
+    async def watch(self, name: str, after_sequence: int = 0, **options: Any) -> Outcome:
+        """Watch an analysis to its end, good or bad."""
+        ...
+
+    async def list(self, **options: Any) -> list[mondrian.Analysis]:
+        """List analyses to the end."""
+        ...
+
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method that returns one value."""
         ...
@@ -40,9 +49,19 @@ class AsyncCaller:
 
     async def collect(self, prompt: str = "hi", **options: Any) -> Outcome:
         """Loop over an analysis to its end, good or bad."""
+        return await self._follow(self._client.analyze(prompt, **options))
+
+    async def watch(self, name: str, after_sequence: int = 0, **options: Any) -> Outcome:
+        """Watch an analysis to its end, good or bad."""
+        return await self._follow(self._client.watch(name, after_sequence, **options))
+
+    async def list(self, **options: Any) -> "list[mondrian.Analysis]":
+        """List analyses to the end."""
+        return [analysis async for analysis in self._client.list(**options)]
+
+    async def _follow(self, stream: mondrian.AsyncEventStream) -> Outcome:
         events: list[mondrian.Event] = []
         error = None
-        stream = self._client.analyze(prompt, **options)
         try:
             async for event in stream:
                 events.append(event)  # noqa: PERF401 - what came before the error counts
@@ -63,12 +82,19 @@ class SyncCaller:
 
     async def collect(self, prompt: str = "hi", **options: Any) -> Outcome:
         """Loop over an analysis to its end, good or bad."""
-        return await asyncio.to_thread(self._collect, prompt, options)
+        return await asyncio.to_thread(self._follow, self._client.analyze(prompt, **options))
 
-    def _collect(self, prompt: str, options: Any) -> Outcome:
+    async def watch(self, name: str, after_sequence: int = 0, **options: Any) -> Outcome:
+        """Watch an analysis to its end, good or bad."""
+        return await asyncio.to_thread(self._follow, self._client.watch(name, after_sequence, **options))
+
+    async def list(self, **options: Any) -> "list[mondrian.Analysis]":
+        """List analyses to the end."""
+        return await asyncio.to_thread(lambda: [*self._client.list(**options)])
+
+    def _follow(self, stream: mondrian.EventStream) -> Outcome:
         events: list[mondrian.Event] = []
         error = None
-        stream = self._client.analyze(prompt, **options)
         try:
             for event in stream:
                 events.append(event)  # noqa: PERF402 - what came before the error counts
@@ -79,6 +105,16 @@ class SyncCaller:
     async def call(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method that returns one value."""
         return await asyncio.to_thread(getattr(self._client, method), *args, **options)
+
+
+@asynccontextmanager
+async def threaded_client(address: str) -> AsyncGenerator[mondrian.Client]:
+    """Connect a client for threads; its close waits for the server, which runs on this event loop."""
+    client = mondrian.Client(address)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.close)
 
 
 @pytest.fixture
@@ -102,5 +138,5 @@ async def caller(request: pytest.FixtureRequest, server: ScriptedServer) -> Asyn
         async with mondrian.AsyncClient(server.address) as client:
             yield AsyncCaller(client)
     else:
-        with mondrian.Client(server.address) as client:
+        async with threaded_client(server.address) as client:
             yield SyncCaller(client)

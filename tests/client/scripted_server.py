@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mondrian.v1 import advisor_service_pb2 as advisors_pb
 from mondrian.v1 import analysis_pb2 as pb
+from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian.v1 import model_service_pb2 as models_pb
 from mondrian.v1.advisor_service_pb2_grpc import AdvisorServiceServicer, add_AdvisorServiceServicer_to_server
 from mondrian.v1.analysis_service_pb2 import AnalyzeRequest, AnalyzeResponse
@@ -26,6 +27,7 @@ from mondrian.v1.model_service_pb2_grpc import ModelServiceServicer, add_ModelSe
 
 Context = aio.ServicerContext[Any, Any]
 Script = Callable[[AnalyzeRequest, Context], AsyncIterator[pb.Event]]
+WatchScript = Callable[[service_pb.WatchAnalysisRequest, Context], AsyncIterator[pb.Event]]
 ANALYSIS = "analyses/a1"
 PAGE = 2
 
@@ -105,11 +107,16 @@ async def abort(context: Context, status: Status) -> None:
     await context.abort(code, status.message)
 
 
-def playing(*events: pb.Event, forever: bool = False) -> Script:
-    """Return a script that sends the events, and then ends or waits for ever."""
+def playing(*events: pb.Event, forever: bool = False) -> "Callable[[Message, Context], AsyncGenerator[pb.Event]]":
+    """Return a script that sends the events, numbered as they stand, and then ends or waits for ever."""
+    numbered: list[pb.Event] = []
+    for sequence, event in enumerate(events, start=1):
+        numbered.append(pb.Event())
+        numbered[-1].CopyFrom(event)
+        numbered[-1].sequence = sequence
 
-    async def play(_request: AnalyzeRequest, _context: Context) -> AsyncGenerator[pb.Event]:
-        for event in events:
+    async def play(_request: Message, _context: Context) -> AsyncGenerator[pb.Event]:
+        for event in numbered:
             yield event
         if forever:
             await asyncio.Event().wait()
@@ -118,11 +125,21 @@ def playing(*events: pb.Event, forever: bool = False) -> Script:
 
 
 class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServiceServicer):
-    """Serves `script` for every analysis, and what `advisors` and `models` hold."""
+    """Serves `script` for every analysis, `watch_script` for every watch, and what `advisors` and the like hold.
+
+    A status in `refusals` is the answer to the next call that creates an analysis or asks for one.
+    """
 
     def __init__(self) -> None:
         self.script: Script = playing()
+        self.watch_script: WatchScript = playing()
         self.requests: list[AnalyzeRequest] = []
+        self.watches: list[service_pb.WatchAnalysisRequest] = []
+        self.creations: list[service_pb.CreateAnalysisRequest] = []
+        self.listings: list[service_pb.ListAnalysesRequest] = []
+        self.refusals: list[Status] = []
+        self.analyses: dict[str, pb.Analysis] = {}
+        self.cancels: asyncio.Queue[str] = asyncio.Queue()
         self.times_left: list[float | None] = []
         self.endings: asyncio.Queue[str] = asyncio.Queue()
         self.advisors: Sequence[advisors_pb.Advisor] = ()
@@ -146,6 +163,16 @@ class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServi
         """Drop every connection at once."""
         if self._server is not None:
             await self._server.stop(0)
+
+    async def restart(self) -> None:
+        """Drop every connection, and listen at the same address again."""
+        await self.stop()
+        await self.start(self.address)
+
+    async def cancelled(self) -> str:
+        """Wait until an analysis is cancelled by name, and return the name."""
+        async with asyncio.timeout(5):
+            return await self.cancels.get()
 
     async def set_ready(self, ready: bool) -> None:
         """Be SERVING, or not."""
@@ -171,6 +198,84 @@ class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServi
             raise
         finally:
             self.endings.put_nowait(ending)
+
+    async def WatchAnalysis(
+        self, request: service_pb.WatchAnalysisRequest, context: Context
+    ) -> AsyncIterator[service_pb.WatchAnalysisResponse]:
+        """Play the script of watches."""
+        self.watches.append(request)
+        self.times_left.append(context.time_remaining())
+        ending = "watch cancelled"
+        try:
+            async for event in self.watch_script(request, context):
+                yield service_pb.WatchAnalysisResponse(event=event)
+            ending = "watch finished"
+        except aio.AbortError:
+            ending = "watch aborted"
+            raise
+        finally:
+            self.endings.put_nowait(ending)
+
+    async def CreateAnalysis(
+        self, request: service_pb.CreateAnalysisRequest, context: Context
+    ) -> service_pb.CreateAnalysisResponse:
+        """Create one analysis, whose name is always the same."""
+        self.creations.append(request)
+        await self._refuse(context)
+        analysis = pb.Analysis(name=ANALYSIS, state=pb.ANALYSIS_STATE_ACTIVE, request_id=request.request_id)
+        analysis.config.CopyFrom(request.config)
+        analysis.config.ClearField("images")
+        self.analyses[analysis.name] = analysis
+        return service_pb.CreateAnalysisResponse(analysis=analysis)
+
+    async def GetAnalysis(
+        self, request: service_pb.GetAnalysisRequest, context: Context
+    ) -> service_pb.GetAnalysisResponse:
+        """Find by name."""
+        return service_pb.GetAnalysisResponse(analysis=await self._find(request.name, context))
+
+    async def ListAnalyses(
+        self, request: service_pb.ListAnalysesRequest, context: Context
+    ) -> service_pb.ListAnalysesResponse:
+        """List in pages of two."""
+        self.listings.append(request)
+        wanted = [
+            analysis for analysis in self.analyses.values() if analysis.state in (request.states or [analysis.state])
+        ]
+        page, token = _page(wanted, request.page_token)
+        return service_pb.ListAnalysesResponse(analyses=page, next_page_token=token)
+
+    async def CancelAnalysis(
+        self, request: service_pb.CancelAnalysisRequest, context: Context
+    ) -> service_pb.CancelAnalysisResponse:
+        """Take note of the cancel."""
+        self.cancels.put_nowait(request.name)
+        analysis = self.analyses.get(request.name, pb.Analysis(name=request.name, state=pb.ANALYSIS_STATE_CANCELLED))
+        if analysis.state == pb.ANALYSIS_STATE_ACTIVE:
+            analysis.state = pb.ANALYSIS_STATE_CANCELLED
+        return service_pb.CancelAnalysisResponse(analysis=analysis)
+
+    async def DeleteAnalysis(
+        self, request: service_pb.DeleteAnalysisRequest, context: Context
+    ) -> service_pb.DeleteAnalysisResponse:
+        """Delete what has ended."""
+        analysis = await self._find(request.name, context)
+        if analysis.state == pb.ANALYSIS_STATE_ACTIVE:
+            code = grpc.StatusCode.FAILED_PRECONDITION
+            await abort(context, rich_status(code, f"{request.name} is active", reason="ANALYSIS_ACTIVE"))
+        del self.analyses[request.name]
+        return service_pb.DeleteAnalysisResponse()
+
+    async def _find(self, name: str, context: Context) -> pb.Analysis:
+        await self._refuse(context)
+        if name not in self.analyses:
+            code = grpc.StatusCode.NOT_FOUND
+            await abort(context, rich_status(code, f"there is no analysis {name!r}", reason="ANALYSIS_NOT_FOUND"))
+        return self.analyses[name]
+
+    async def _refuse(self, context: Context) -> None:
+        if self.refusals:
+            await abort(context, self.refusals.pop(0))
 
     async def ListAdvisors(self, request: Any, context: Context) -> advisors_pb.ListAdvisorsResponse:
         """List in pages of two."""

@@ -80,7 +80,7 @@ async def test_a_rich_error_keeps_all_that_the_server_told(server: ScriptedServe
         retry_after_s=1.5,
     )
     server.script = _aborting(status)
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert type(error) is mondrian.InvalidImage
     assert (str(error), error.reason, error.code) == ("not an image — 不是圖片", "INVALID_IMAGE", "INVALID_ARGUMENT")
     assert error.field_violations == (
@@ -101,7 +101,7 @@ async def test_every_plain_status_is_one_of_our_errors(
         yield Tape().unknown()
 
     server.script = script
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert isinstance(error, mondrian.MondrianError)
     assert error.code == code.name
     assert type(error).codes == () or code.name in _codes_of(type(error))
@@ -120,10 +120,11 @@ def _codes_of(cls: type[mondrian.MondrianError]) -> set[str]:
         ("UNAVAILABLE", "ENGINE_ON_FIRE", mondrian.Unavailable),
         ("RESOURCE_EXHAUSTED", "TOO_MANY_COLOURS", mondrian.ResourceExhausted),
         ("INTERNAL", "", mondrian.InternalError),
-        ("FAILED_PRECONDITION", "EVENTS_EXPIRED", mondrian.MondrianError),
-        ("NOT_FOUND", "ENGINE_LOST", mondrian.NotFound),
+        ("FAILED_PRECONDITION", "TOO_YOUNG", mondrian.FailedPrecondition),
+        ("ABORTED", "", mondrian.MondrianError),
+        ("NOT_FOUND", "ENGINE_UNAVAILABLE", mondrian.NotFound),
     ],
-    ids=["unavailable", "exhausted", "no reason", "no class", "reason of another code"],
+    ids=["unavailable", "exhausted", "no reason", "precondition", "no class", "reason of another code"],
 )
 def test_an_unknown_reason_falls_back_on_its_code(
     code: str, reason: str, expected: type[mondrian.MondrianError]
@@ -135,16 +136,16 @@ def test_an_unknown_reason_falls_back_on_its_code(
 async def test_an_unknown_reason_is_kept(server: ScriptedServer, caller: Caller) -> None:
     """The reason that the class does not know is on the error."""
     server.script = _aborting(rich_status(grpc.StatusCode.UNAVAILABLE, "hot", reason="ENGINE_ON_FIRE"))
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert type(error) is mondrian.Unavailable
     assert error.reason == "ENGINE_ON_FIRE"
 
 
 async def test_a_reason_of_a_foreign_domain_is_not_ours(server: ScriptedServer, caller: Caller) -> None:
     """Another service's ErrorInfo does not choose our class."""
-    status = rich_status(grpc.StatusCode.UNAVAILABLE, "proxy", reason="ENGINE_LOST", domain="envoy")
+    status = rich_status(grpc.StatusCode.UNAVAILABLE, "proxy", reason="ENGINE_UNAVAILABLE", domain="envoy")
     server.script = _aborting(status)
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert type(error) is mondrian.Unavailable
     assert error.reason == ""
 
@@ -158,7 +159,7 @@ async def test_malformed_details_leave_the_plain_status(server: ScriptedServer, 
         yield Tape().unknown()
 
     server.script = script
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert type(error) is mondrian.ResourceExhausted
     assert str(error) == "too large"
 
@@ -166,7 +167,7 @@ async def test_malformed_details_leave_the_plain_status(server: ScriptedServer, 
 async def test_a_failure_mid_stream_raises_after_what_came_before(server: ScriptedServer, caller: Caller) -> None:
     """`failed` ends the loop by its typed error, with the analysis, its usage and the text so far."""
     tape = Tape()
-    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_LOST", retry_after_s=2)
+    status = rich_status(grpc.StatusCode.UNAVAILABLE, "the engine died", reason="ENGINE_UNAVAILABLE", retry_after_s=2)
     sent = [tape.accepted(), tape.token("The"), tape.token(" picture")]
     failed = tape.failed(status)
     failed.failed.usage.output_tokens = 2
@@ -178,11 +179,11 @@ async def test_a_failure_mid_stream_raises_after_what_came_before(server: Script
         await abort(context, status)
 
     server.script = script
-    outcome = await caller.collect()
+    outcome = await caller.collect(resume_limit_s=None)
     assert [event.sequence for event in outcome.events] == [1, 2, 3]
     assert outcome.text == "The picture"
     error = outcome.error
-    assert type(error) is mondrian.EngineLost
+    assert type(error) is mondrian.EngineUnavailable
     assert error.retry_after_s == 2
     assert error.analysis == ANALYSIS
     assert error.usage is not None
@@ -195,7 +196,7 @@ async def test_somebody_elses_cancel_raises(server: ScriptedServer, caller: Call
     """`cancelled` ends the loop by AnalysisCancelled, so that no loop mistakes it for an answer."""
     tape = Tape()
     server.script = playing(tape.accepted(), tape.token("Th"), tape.cancelled(stage=6))
-    outcome = await caller.collect()
+    outcome = await caller.collect(resume_limit_s=None)
     assert [type(event) for event in outcome.events] == [mondrian.Accepted, mondrian.Token]
     assert isinstance(outcome.error, mondrian.AnalysisCancelled)
     assert outcome.error.stage is mondrian.Stage.GENERATING
@@ -204,7 +205,7 @@ async def test_somebody_elses_cancel_raises(server: ScriptedServer, caller: Call
 async def test_a_stream_that_just_ends_is_an_error(server: ScriptedServer, caller: Caller) -> None:
     """OK without a terminal event is not taken for an answer."""
     server.script = playing(Tape().accepted())
-    error = (await caller.collect()).error
+    error = (await caller.collect(resume_limit_s=None)).error
     assert type(error) is mondrian.InternalError
     assert error.analysis == ANALYSIS
 

@@ -9,6 +9,7 @@ import pytest
 
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
+from tests.client.conftest import threaded_client
 from tests.client.scripted_server import ScriptedServer, Tape, playing, scripted_server
 
 _FOLLOW = """
@@ -27,7 +28,7 @@ def _endless(server: ScriptedServer) -> None:
 async def test_another_thread_can_cancel(server: ScriptedServer) -> None:
     """A loop that waits in one thread raises AnalysisCancelled when another one cancels."""
     _endless(server)
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
         stream = client.analyze("hi")
         started = threading.Event()
 
@@ -49,7 +50,7 @@ async def test_another_thread_can_cancel(server: ScriptedServer) -> None:
 async def test_break_cancels_at_once(server: ScriptedServer) -> None:
     """Leaving a plain `for` by break cancels the analysis on the server."""
     _endless(server)
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
 
         def follow() -> None:
             for event in client.analyze("hi"):
@@ -63,7 +64,7 @@ async def test_break_cancels_at_once(server: ScriptedServer) -> None:
 async def test_with_cancels_though_the_stream_is_held(server: ScriptedServer) -> None:
     """`with` cancels when the block is left, whoever still refers to the stream."""
     _endless(server)
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
 
         def follow() -> mondrian.AnalysisStream:
             with client.analyze("hi") as stream:
@@ -78,7 +79,7 @@ async def test_with_cancels_though_the_stream_is_held(server: ScriptedServer) ->
 async def test_a_cancel_before_the_first_event_raises(server: ScriptedServer) -> None:
     """A stream that was cancelled before it began raises when it is asked."""
     _endless(server)
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
         stream = client.analyze("hi")
         stream.cancel()
         with pytest.raises(mondrian.AnalysisCancelled):
@@ -92,7 +93,7 @@ async def test_closing_the_client_ends_its_loops(server: ScriptedServer) -> None
     stream = client.analyze("hi")
     await asyncio.to_thread(next, stream)
     following = asyncio.create_task(asyncio.to_thread(list, stream))
-    client.close()
+    await asyncio.to_thread(client.close)
     with pytest.raises(mondrian.AnalysisCancelled):
         await following
     assert await server.ending() == "cancelled"
@@ -103,7 +104,7 @@ async def test_messages_give_the_wire_events(server: ScriptedServer) -> None:
     tape = Tape()
     sent = [tape.accepted(), tape.progress(pb.STAGE_PREFILL, "Reading..."), tape.completed("")]
     server.script = playing(*sent)
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
         assert await asyncio.to_thread(lambda: list(client.analyze("hi").messages())) == sent
 
 
@@ -134,7 +135,7 @@ async def test_a_slow_reader_loses_nothing_before_an_error(server: ScriptedServe
     """Events that wait unread when the call fails are still delivered before the error."""
     tape = Tape()
     server.script = playing(tape.accepted(), *(tape.token(f"{index} ") for index in range(2000)))
-    with mondrian.Client(server.address) as client:
+    async with threaded_client(server.address) as client:
         stream = client.analyze("hi")
         await asyncio.to_thread(next, stream)
         assert await server.ending() == "finished"

@@ -98,7 +98,8 @@ class _Row:
         limit = submit.sampling.max_tokens or submit.sampling.default_max_tokens
         self.number = submit.row
         self.details = submit.details
-        self.tokens = 0
+        self.tokens = len(submit.prior_ids)
+        self.told = False
         self.last = min(limit, life.tokens)
         self.reason = FinishReason.MAX_TOKENS if limit <= life.tokens else FinishReason.STOP
         self.prepare_until: float | None = None
@@ -119,7 +120,7 @@ class _Row:
             row=self.number,
             text=f"t{self.tokens} ",
             count=1,
-            ids=(self.tokens,) if self.details else (),
+            ids=(self.tokens,),
             log_probabilities=(-0.5,) if self.details else (),
         )
 
@@ -204,10 +205,11 @@ class _Engine:
             return [row.stage(Stage.PREPARING)]
         if time.monotonic() < row.prepare_until:
             return []
-        if row.tokens == row.last:
+        if row.tokens >= row.last:
             del self._rows[row.number]
             return [row.done()]
-        stages = [] if row.tokens else [row.stage(Stage.PREFILL), row.stage(Stage.GENERATING)]
+        stages = [] if row.told else [row.stage(Stage.PREFILL), row.stage(Stage.GENERATING)]
+        row.told = True
         self._tokens += 1
         return [*stages, row.next_token()]
 

@@ -183,7 +183,7 @@ class Outcome:
 class Call:
     """A stream that is being read."""
 
-    def __init__(self, call: "grpc.aio.UnaryStreamCall[service_pb.AnalyzeRequest, service_pb.AnalyzeResponse]") -> None:
+    def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, Any]") -> None:
         """Begin to read."""
         self._call = call
         self._seen = Outcome()

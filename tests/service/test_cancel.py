@@ -129,7 +129,6 @@ async def test_a_thousand_vanishing_clients_leave_nothing_behind(up: Running, pi
     await nothing_is_left(up)
     await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
     await eventually(lambda: process.num_fds() <= descriptors + 4)
-    assert len(up.service.log) == 0
     outcome = await up.ask(pb.AnalysisConfig(prompt="Still there?", sampling=pb.Sampling(max_tokens=3)))
     assert outcome.code is grpc.StatusCode.OK
 

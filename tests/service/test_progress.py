@@ -106,17 +106,17 @@ async def test_the_heartbeat_goes_on_while_the_engine_is_stopped(tmp_path: Path)
         assert first_pid is not None
         os.kill(first_pid, signal.SIGSTOP)
         await eventually(lambda: _is_down(up), within_s=2.0 + 2.0)
+        await call.until(lambda event: event.progress.continuations == 1)
+        await eventually(up.is_serving, within_s=20.0)
+        assert up.service.engine.pid != first_pid
         outcome = await call.outcome()
-        assert outcome.code is grpc.StatusCode.UNAVAILABLE
-        assert outcome.reason == "ENGINE_LOST"
+        assert outcome.code is grpc.StatusCode.OK
         beats = [
             time_s for event, time_s in zip(outcome.events, outcome.times_s, strict=True) if event.HasField("progress")
         ]
         gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
         assert len(beats) > 2.0 / INTERVAL_S
         assert max(gaps) < INTERVAL_S + SLACK_S
-        await eventually(up.is_serving, within_s=20.0)
-        assert up.service.engine.pid != first_pid
         again = await up.ask(pb.AnalysisConfig(prompt="Hello", sampling=pb.Sampling(max_tokens=3)))
         assert again.code is grpc.StatusCode.OK
 

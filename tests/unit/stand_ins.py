@@ -101,9 +101,10 @@ def stage(row: int, stage: Stage, *, done: int = 0, max_output_tokens: int = 20)
     )
 
 
-def tokens(row: int, text: str, count: int = 1) -> RowTokens:
-    """Return new tokens of a row."""
-    return RowTokens(row=row, text=text, count=count, ids=tuple(range(count)), log_probabilities=(-0.5,) * count)
+def tokens(row: int, text: str, count: int = 1, *, ids: tuple[int, ...] = ()) -> RowTokens:
+    """Return new tokens of a row: those of `ids`, or `count` of ids that do not matter."""
+    ids = ids or tuple(range(count))
+    return RowTokens(row=row, text=text, count=len(ids), ids=ids, log_probabilities=(-0.5,) * len(ids))
 
 
 def done(row: int, *, text: str = "", output_tokens: int = 1) -> RowDone:

@@ -1,110 +1,39 @@
 """An analysis: its events from acceptance to exactly one end, with a real log and the event loop's clock."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 
 from mondrian_server.analyses.analysis import Analysis
-from mondrian_server.analyses.request import AnalysisRequest, Delivery
-from mondrian_server.analyses.resolution import Defaults, resolve
 from mondrian_server.engine.protocol import RowStage
-from mondrian_server.errors import DeadlineExceeded, EngineLost
-from mondrian_server.events import (
-    Accepted,
-    Cancelled,
-    Completed,
-    Event,
-    Failed,
-    FinishReason,
-    Payload,
-    Progress,
-    Stage,
-    Terminal,
-    Token,
-)
-from mondrian_server.log.memory import MemoryLog
+from mondrian_server.errors import DeadlineExceeded, EngineCrashed
+from mondrian_server.events import Accepted, Cancelled, Completed, Failed, FinishReason, Progress, Stage, Token
 from tests.unit.conditions import eventually
-from tests.unit.stand_ins import ADVISORS, done, stage, tokens
+from tests.unit.office import TestableLog
+from tests.unit.stand_ins import done, stage
+from tests.unit.watched import begin
 
 
-class Watched:
-    """An analysis, its log, and the ends that it told."""
-
-    def __init__(self, *, deadline_in_s: float | None = None, details: bool = False, **delivery: float) -> None:
-        """Accept an analysis; intervals are long unless given, so that only what is tested happens."""
-        policy = replace(Delivery(token_interval_s=60.0, progress_interval_s=60.0), **delivery)
-        request = AnalysisRequest(
-            prompt="?", images=(b"12345",), delivery=policy, token_ids=details, log_probabilities=details
-        )
-        resolved = resolve(request, Defaults(model="tiny"), ADVISORS)
-        self.log = MemoryLog()
-        self.ends: list[Terminal] = []
-        self.analysis = Analysis("analyses/1", request, resolved, log=self.log, on_end=self._ended)
-        accepted = Accepted(
-            model="models/tiny", advisor="", sampling=resolved.sampling, context_tokens=0, queue_position=2
-        )
-        self.analysis.accept(accepted, deadline_in_s=deadline_in_s)
-
-    def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
-        assert analysis.ended
-        assert self.log.read("analyses/1", 0)[-1].payload is terminal, "the end is in the log before it is told"
-        self.ends.append(terminal)
-
-    @property
-    def events(self) -> Sequence[Event]:
-        """All events so far."""
-        return self.log.read("analyses/1", 0)
-
-    @property
-    def payloads(self) -> list[Payload]:
-        """What happened so far."""
-        return [event.payload for event in self.events]
-
-    @property
-    def tokens(self) -> list[Token]:
-        """The token events so far."""
-        return [payload for payload in self.payloads if isinstance(payload, Token)]
-
-    @property
-    def progress(self) -> list[Progress]:
-        """The progress events so far."""
-        return [payload for payload in self.payloads if isinstance(payload, Progress)]
-
-    @property
-    def last(self) -> Payload:
-        """The newest event."""
-        return self.payloads[-1]
-
-    def generate(self, *texts: str) -> None:
-        """Let the engine report its stages and one token for each text."""
-        for name in (Stage.PREPARING, Stage.PREFILL, Stage.GENERATING):
-            self.analysis.stage_reported(stage(1, name, done=10))
-        for text in texts:
-            self.analysis.tokens_generated(tokens(1, text))
-
-
-async def test_the_first_events_are_accepted_and_where_it_stands() -> None:
+async def test_the_first_events_are_accepted_and_where_it_stands(log: TestableLog) -> None:
     """Sequence 1 is `accepted`, then comes the place in the queue."""
-    watched = Watched()
+    watched = await begin(log)
     assert isinstance(watched.payloads[0], Accepted)
     assert [(p.stage, p.queue_position) for p in watched.progress] == [(Stage.QUEUED, 2)]
     watched.analysis.cancel()
 
 
-async def test_an_analysis_keeps_no_image_bytes() -> None:
-    """The files live on only where they are decoded; their size is accounted for."""
-    watched = Watched()
-    assert watched.analysis.request.images == ()
-    assert watched.analysis.bytes_held == 5
+async def test_an_analysis_knows_how_many_images_it_has(log: TestableLog) -> None:
+    """The files live on only where they are decoded; their number is told in the sentences."""
+    watched = await begin(log)
+    assert watched.analysis.pictures == ()
     assert watched.analysis.tracker.images == 1
     watched.analysis.cancel()
 
 
-async def test_stages_are_told_once_and_forward() -> None:
+async def test_stages_are_told_once_and_forward(log: TestableLog) -> None:
     """A repeated or earlier stage is no event."""
-    watched = Watched()
+    watched = await begin(log)
     for name in (Stage.PREPARING, Stage.PREFILL, Stage.PREFILL, Stage.ENCODING, Stage.GENERATING):
         watched.analysis.stage_reported(stage(1, name))
     stages = [p.stage for p in watched.progress]
@@ -112,9 +41,9 @@ async def test_stages_are_told_once_and_forward() -> None:
     watched.analysis.cancel()
 
 
-async def test_what_the_engine_says_of_the_prompt_is_told_and_never_falls() -> None:
+async def test_what_the_engine_says_of_the_prompt_is_told_and_never_falls(log: TestableLog) -> None:
     """Counts of the prompt and the most output tokens are taken over, and a smaller one later changes nothing."""
-    watched = Watched()
+    watched = await begin(log)
     report = RowStage(
         row=1,
         stage=Stage.PREFILL,
@@ -133,9 +62,9 @@ async def test_what_the_engine_says_of_the_prompt_is_told_and_never_falls() -> N
     watched.analysis.cancel()
 
 
-async def test_positions_are_told_when_they_change_and_while_queued() -> None:
+async def test_positions_are_told_when_they_change_and_while_queued(log: TestableLog) -> None:
     """The same position again, and any position after the queue, is no event."""
-    watched = Watched()
+    watched = await begin(log)
     for position in (2, 1, 1):
         watched.analysis.move(position)
     assert [p.queue_position for p in watched.progress] == [2, 1]
@@ -146,9 +75,9 @@ async def test_positions_are_told_when_they_change_and_while_queued() -> None:
     watched.analysis.cancel()
 
 
-async def test_the_first_token_comes_at_once_and_the_rest_at_the_end() -> None:
+async def test_the_first_token_comes_at_once_and_the_rest_at_the_end(log: TestableLog) -> None:
     """With a long interval there are two token events, which are the whole text without a gap."""
-    watched = Watched()
+    watched = await begin(log)
     watched.generate("The", " picture", " shows")
     assert [token.text for token in watched.tokens] == ["The"]
     watched.analysis.row_done(done(1, text=" red.", output_tokens=3))
@@ -159,9 +88,9 @@ async def test_the_first_token_comes_at_once_and_the_rest_at_the_end() -> None:
     assert watched.last.usage.output_tokens == 3
 
 
-async def test_tokens_come_when_their_interval_is_over() -> None:
+async def test_tokens_come_when_their_interval_is_over(log: TestableLog) -> None:
     """What was collected is sent by the timer, though no further token comes."""
-    watched = Watched(token_interval_s=0.1)
+    watched = await begin(log, token_interval_s=0.1)
     watched.generate("The", " picture", " shows")
     await eventually(lambda: len(watched.tokens) == 2)
     assert watched.tokens[1].text == " picture shows"
@@ -170,37 +99,37 @@ async def test_tokens_come_when_their_interval_is_over() -> None:
     watched.analysis.cancel()
 
 
-async def test_an_interval_of_zero_sends_each_step() -> None:
+async def test_an_interval_of_zero_sends_each_step(log: TestableLog) -> None:
     """Every update with text is one event."""
-    watched = Watched(token_interval_s=0.0)
+    watched = await begin(log, token_interval_s=0.0)
     watched.generate("a", "b", "", "c")
     assert [(t.text, t.first_index, t.token_count) for t in watched.tokens] == [("a", 0, 1), ("b", 1, 1), ("c", 2, 2)]
     watched.analysis.cancel()
 
 
-async def test_details_are_told_only_where_they_were_asked_for() -> None:
-    """The engine's ids and log-probabilities go to those who asked, with empty texts too."""
-    plain, detailed = Watched(token_interval_s=0.0), Watched(token_interval_s=0.0, details=True)
+async def test_tokens_without_text_are_told_at_once_only_where_details_were_asked_for(log: TestableLog) -> None:
+    """Every id is in the log, with which the analysis can be continued; with details, empty texts are events too."""
+    plain = await begin(log, name="analyses/1", token_interval_s=0.0)
+    detailed = await begin(log, name="analyses/2", token_interval_s=0.0, details=True)
     for watched in (plain, detailed):
         watched.generate("a", "", "b")
         watched.analysis.cancel()
-    assert [token.ids for token in plain.tokens] == [(), ()]
-    assert [token.log_probabilities for token in plain.tokens] == [(), ()]
+    assert [(token.text, token.ids) for token in plain.tokens] == [("a", (0,)), ("b", (0, 0))]
     assert [(token.text, token.ids) for token in detailed.tokens] == [("a", (0,)), ("", (0,)), ("b", (0,))]
     assert [token.log_probabilities for token in detailed.tokens] == [(-0.5,)] * 3
 
 
-async def test_every_generated_token_is_told_also_where_its_text_never_came() -> None:
+async def test_every_generated_token_is_told_also_where_its_text_never_came(log: TestableLog) -> None:
     """Tokens that spell nothing, as the match of a stop string, are counted in the last token event."""
-    watched = Watched()
+    watched = await begin(log)
     watched.generate("a", "", "")
     watched.analysis.row_done(done(1, output_tokens=3))
     assert [(t.text, t.first_index, t.token_count) for t in watched.tokens] == [("a", 0, 1), ("", 1, 2)]
 
 
-async def test_the_heartbeat_keeps_the_clocks_grid() -> None:
+async def test_the_heartbeat_keeps_the_clocks_grid(log: TestableLog) -> None:
     """While nothing moves, progress comes at each multiple of the interval since acceptance; delays do not add up."""
-    watched = Watched(progress_interval_s=0.1)
+    watched = await begin(log, progress_interval_s=0.1)
     await eventually(lambda: len(watched.progress) >= 8)
     numbers = [grid_number(p) for p in watched.progress]
     assert numbers == sorted(set(numbers)), "one beat for each place on the grid, and none between two places"
@@ -212,9 +141,9 @@ def grid_number(progress: Progress) -> int:
     return int((progress.elapsed_s + 0.002) / 0.1)
 
 
-async def test_a_heartbeat_that_was_missed_is_not_made_up() -> None:
+async def test_a_heartbeat_that_was_missed_is_not_made_up(log: TestableLog) -> None:
     """After the loop stood still, there is one beat, and the next one is on the grid again."""
-    watched = Watched(progress_interval_s=0.1)
+    watched = await begin(log, progress_interval_s=0.1)
     accepted_at = watched.analysis.tracker.accepted_at
     loop = asyncio.get_running_loop()
     while loop.time() < accepted_at + 0.55:
@@ -226,9 +155,9 @@ async def test_a_heartbeat_that_was_missed_is_not_made_up() -> None:
     watched.analysis.cancel()
 
 
-async def test_a_deadline_with_tokens_completes_with_what_there_is() -> None:
+async def test_a_deadline_with_tokens_completes_with_what_there_is(log: TestableLog) -> None:
     """What was generated in time is delivered, and the finish reason is DEADLINE."""
-    watched = Watched(deadline_in_s=0.05)
+    watched = await begin(log, deadline_in_s=0.05)
     watched.generate("The", " picture")
     await eventually(lambda: watched.ends)
     assert [token.text for token in watched.tokens] == ["The", " picture"]
@@ -238,9 +167,9 @@ async def test_a_deadline_with_tokens_completes_with_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("reached", [Stage.QUEUED, Stage.LOADING_MODEL, Stage.PREPARING, Stage.PREFILL])
-async def test_a_deadline_without_a_token_fails_and_names_the_stage(reached: Stage) -> None:
+async def test_a_deadline_without_a_token_fails_and_names_the_stage(log: TestableLog, reached: Stage) -> None:
     """In whatever stage it was, the error is DEADLINE_EXCEEDED."""
-    watched = Watched(deadline_in_s=0.0)
+    watched = await begin(log, deadline_in_s=0.0)
     watched.analysis.enter(reached)
     await eventually(lambda: watched.ends)
     assert isinstance(watched.last, Failed)
@@ -250,7 +179,7 @@ async def test_a_deadline_without_a_token_fails_and_names_the_stage(reached: Sta
 
 END_WAYS: dict[str, Callable[[Analysis], None]] = {
     "done": lambda analysis: analysis.row_done(done(1, output_tokens=2)),
-    "failed": lambda analysis: analysis.fail(EngineLost("gone", retry_after_s=1.0)),
+    "failed": lambda analysis: analysis.fail(EngineCrashed("gone")),
     "cancelled": lambda analysis: analysis.cancel(),
     "expired": lambda analysis: analysis.expire(),
 }
@@ -258,9 +187,9 @@ END_WAYS: dict[str, Callable[[Analysis], None]] = {
 
 @pytest.mark.parametrize("second", END_WAYS)
 @pytest.mark.parametrize("first", END_WAYS)
-async def test_there_is_exactly_one_end(first: str, second: str) -> None:
+async def test_there_is_exactly_one_end(log: TestableLog, first: str, second: str) -> None:
     """Whatever comes after the first end, tokens and stages included, changes nothing."""
-    watched = Watched(token_interval_s=0.02, progress_interval_s=0.1, deadline_in_s=0.05)
+    watched = await begin(log, token_interval_s=0.02, progress_interval_s=0.1, deadline_in_s=0.05)
     watched.generate("a", "b")
     END_WAYS[first](watched.analysis)
     before = watched.events
@@ -276,19 +205,20 @@ async def test_there_is_exactly_one_end(first: str, second: str) -> None:
 
 
 @pytest.mark.parametrize("way", END_WAYS)
-async def test_an_end_leaves_no_timer(way: str) -> None:
-    """After the end the event loop has nothing of the analysis left to call."""
-    watched = Watched(deadline_in_s=50.0)
+async def test_an_end_leaves_no_timer(log: TestableLog, way: str) -> None:
+    """After the end nothing is called any more, neither heartbeat nor delivery nor deadline."""
+    watched = await begin(log, deadline_in_s=50.0)
     watched.generate("a", "b")
-    timers = [t for t in vars(watched.analysis).values() if isinstance(t, asyncio.TimerHandle)]
+    timers = list(watched.timers.values())
     assert len(timers) == 3
     END_WAYS[way](watched.analysis)
     assert all(timer.cancelled() for timer in timers)
+    assert watched.timers == {}
 
 
-async def test_a_cancelled_analysis_says_in_which_stage_it_was() -> None:
+async def test_a_cancelled_analysis_says_in_which_stage_it_was(log: TestableLog) -> None:
     """The terminal event holds the stage and what was counted."""
-    watched = Watched()
+    watched = await begin(log)
     watched.generate("a")
     watched.analysis.cancel()
     assert isinstance(watched.last, Cancelled)
@@ -297,9 +227,9 @@ async def test_a_cancelled_analysis_says_in_which_stage_it_was() -> None:
     assert watched.last.timings.total_s is not None
 
 
-async def test_the_engines_own_numbers_are_final() -> None:
+async def test_the_engines_own_numbers_are_final(log: TestableLog) -> None:
     """Usage and times of the closing update replace what was counted on the way."""
-    watched = Watched()
+    watched = await begin(log)
     watched.generate("a", "b")
     watched.analysis.row_done(done(1, output_tokens=2))
     assert isinstance(watched.last, Completed)
@@ -308,9 +238,9 @@ async def test_the_engines_own_numbers_are_final() -> None:
     assert (timings.prepare_s, timings.encode_s, timings.prefill_s) == (0.1, 0.2, 0.3)
 
 
-async def test_sequences_have_no_gap_and_fractions_never_fall() -> None:
+async def test_sequences_have_no_gap_and_fractions_never_fall(log: TestableLog) -> None:
     """Through a whole life the sequences are 1, 2, 3, … and the fractions sorted."""
-    watched = Watched(token_interval_s=0.0)
+    watched = await begin(log, token_interval_s=0.0)
     watched.generate("a", "b", "c")
     watched.analysis.row_done(done(1, output_tokens=3))
     assert [event.sequence for event in watched.events] == list(range(1, len(watched.events) + 1))

@@ -5,26 +5,40 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mondrian.v1 import analysis_pb2 as pb
+from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server import events
 from mondrian_server.advisors import Advisor
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
+from mondrian_server.analyses.resolution import Defaults, Resolved, resolve
+from mondrian_server.analyses.spec import Spec, decode_spec, encode_spec
+from mondrian_server.analyses.view import View
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import Loading
-from mondrian_server.errors import EngineLost, InvalidRequest
-from mondrian_server.rpc.convert import from_advisor, from_event, from_model, from_sampling, to_request
+from mondrian_server.errors import EngineUnavailable, InvalidRequest
+from mondrian_server.log.interface import Record, State
+from mondrian_server.rpc.convert import (
+    from_advisor,
+    from_event,
+    from_model,
+    from_sampling,
+    from_view,
+    to_request,
+    to_seconds,
+)
 from mondrian_server.sampling import Sampling
-from tests.unit.stand_ins import MODEL
+from tests.unit.stand_ins import ADVISORS, ANSEL, MODEL
 
 NOW = datetime(2026, 11, 20, 12, 30, 45, 123456, tzinfo=UTC)
 SAMPLING = Sampling(
     max_tokens=11,
-    min_tokens=12,
+    min_tokens=10,
     temperature=0.5,
     top_p=0.25,
     top_k=13,
@@ -73,6 +87,7 @@ PAYLOADS: dict[str, events.Payload] = {
         peak_memory_bytes=2**43,
         elapsed_s=49.5,
         estimated_time_left_s=50.25,
+        continuations=50,
     ),
     "token": events.Token(
         text="héllo 💭", first_index=51, token_count=52, ids=(53, 54), log_probabilities=(-0.5, -math.inf)
@@ -80,7 +95,7 @@ PAYLOADS: dict[str, events.Payload] = {
     "completed": events.Completed(
         text="all", finish_reason=events.FinishReason.STOP_SEQUENCE, stop_sequence="END", usage=USAGE, timings=TIMINGS
     ),
-    "failed": events.Failed(error=EngineLost("gone", retry_after_s=1.0), usage=USAGE, timings=TIMINGS),
+    "failed": events.Failed(error=EngineUnavailable("gone", retry_after_s=1.0), usage=USAGE, timings=TIMINGS),
     "cancelled": events.Cancelled(stage=events.Stage.ENCODING, usage=USAGE, timings=TIMINGS),
 }
 
@@ -115,6 +130,8 @@ def expected(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {_wire_name(name): expected(getattr(value, name)) for name in names}
+    if isinstance(value, msgspec.Struct):
+        return {_wire_name(name): expected(getattr(value, name)) for name in value.__struct_fields__}
     return value
 
 
@@ -137,7 +154,7 @@ def test_there_is_a_sample_of_every_payload() -> None:
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_no_field_is_left_unset_by_accident(name: str) -> None:
     """With every value given, each field of the event, its payload and their parts is set on the wire."""
-    message = from_event(event(PAYLOADS[name]))
+    message = from_event(event(PAYLOADS[name]), with_ids=True)
     assert message.WhichOneof("payload") == name
     assert unset(message) == set()
     payload: Message = getattr(message, name)
@@ -150,20 +167,20 @@ def test_no_field_is_left_unset_by_accident(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PAYLOADS if name != "failed"])
 def test_every_value_arrives(name: str) -> None:
     """Each field has the value of the domain's field of its name."""
-    message = from_event(event(PAYLOADS[name]))
+    message = from_event(event(PAYLOADS[name]), with_ids=True)
     assert plain(getattr(message, name)) == expected(PAYLOADS[name])
 
 
 def test_the_envelope_arrives() -> None:
     """Sequence, analysis, time and advisor."""
-    message = from_event(event(PAYLOADS["token"]))
+    message = from_event(event(PAYLOADS["token"]), with_ids=True)
     assert (message.sequence, message.analysis, message.advisor) == (7, "analyses/x", "advisors/v")
     assert message.create_time.ToDatetime(UTC) == NOW
 
 
 def test_a_failure_arrives_with_its_status() -> None:
     """The error is the status that the call ends with, beside usage and timings."""
-    failed = from_event(event(PAYLOADS["failed"])).failed
+    failed = from_event(event(PAYLOADS["failed"]), with_ids=False).failed
     assert (failed.error.code, failed.error.message, len(failed.error.details)) == (14, "gone", 2)
     assert plain(failed.usage) == expected(USAGE)
     assert plain(failed.timings) == expected(TIMINGS)
@@ -171,26 +188,40 @@ def test_a_failure_arrives_with_its_status() -> None:
 
 def test_what_is_not_known_is_unset() -> None:
     """No deadline, no estimate and no span are absent, not zero."""
-    accepted = dataclasses.replace(ACCEPTED, deadline_time=None)
-    assert not from_event(event(accepted)).accepted.HasField("deadline_time")
+    accepted = msgspec.structs.replace(ACCEPTED, deadline_time=None)
+    assert not from_event(event(accepted), with_ids=False).accepted.HasField("deadline_time")
     progress = events.Progress(stage=events.Stage.QUEUED, message="", fraction=0.0)
-    assert not from_event(event(progress)).progress.HasField("estimated_time_left")
+    assert not from_event(event(progress), with_ids=False).progress.HasField("estimated_time_left")
     cancelled = events.Cancelled(stage=events.Stage.QUEUED)
-    assert from_event(event(cancelled)).cancelled.timings.ListFields() == []
+    assert from_event(event(cancelled), with_ids=False).cancelled.timings.ListFields() == []
+
+
+def test_ids_are_told_only_to_those_who_asked() -> None:
+    """The log has the ids of all tokens; on the wire they are left out, and nothing else is."""
+    token = from_event(event(PAYLOADS["token"]), with_ids=False).token
+    whole = from_event(event(PAYLOADS["token"]), with_ids=True).token
+    assert list(token.ids) == []
+    assert list(whole.ids) == [53, 54]
+    whole.ClearField("ids")
+    assert token == whole
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.1, 0.999999999, 1.0, 59.9999999999, 86400.5])
 def test_spans_are_valid_durations(seconds: float) -> None:
     """Nanoseconds stay below a second, and nothing is lost but less than a microsecond."""
     progress = events.Progress(stage=events.Stage.QUEUED, message="", fraction=0.0, elapsed_s=seconds)
-    elapsed = from_event(event(progress)).progress.elapsed
+    elapsed = from_event(event(progress), with_ids=False).progress.elapsed
     assert 0 <= elapsed.nanos < 1_000_000_000
     assert elapsed.ToNanoseconds() / 1e9 == pytest.approx(seconds, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("domain", "wire", "prefix"),
-    [(events.Stage, pb.Stage, "STAGE_"), (events.FinishReason, pb.FinishReason, "FINISH_REASON_")],
+    [
+        (events.Stage, pb.Stage, "STAGE_"),
+        (events.FinishReason, pb.FinishReason, "FINISH_REASON_"),
+        (State, pb.AnalysisState, "ANALYSIS_STATE_"),
+    ],
 )
 def test_enumerations_agree_by_name_and_number(domain: Any, wire: Any, prefix: str) -> None:
     """Each value of the domain is one of the contract's, and the other way round."""
@@ -280,6 +311,148 @@ def test_a_malformed_duration_is_refused_by_its_field(path: str, malformed: Dura
     with pytest.raises(InvalidRequest) as caught:
         to_request(config, request_id="", caller="local")
     assert caught.value.field == f"config.{path}"
+
+
+@pytest.mark.parametrize("malformed", [Duration(nanos=1_000_000_000), Duration(seconds=1, nanos=-1)], ids=str)
+def test_a_malformed_grace_is_refused_by_its_field(malformed: Duration) -> None:
+    """The same holds for the durations of a request beside its configuration."""
+    with pytest.raises(InvalidRequest) as caught:
+        to_seconds(service_pb.AnalyzeRequest(disconnect_grace=malformed), "disconnect_grace", "disconnect_grace")
+    assert caught.value.field == "disconnect_grace"
+
+
+# Analyses as resources.
+
+
+def full_spec() -> Spec:
+    """Return a spec with every field set."""
+    config = full_config()
+    config.ClearField("instructions")
+    request = to_request(config, request_id="r", caller="c")
+    defaults = Defaults(model="m", max_tokens=61)
+    return Spec(
+        request=dataclasses.replace(request, images=()),
+        resolved=resolve(request, defaults, ADVISORS),
+        image_count=2,
+        deadline_time_s=1e9,
+        disconnect_grace_s=30.0,
+    )
+
+
+def record_of(state: State, *, terminal: events.Terminal | None = None, expired: bool = False) -> Record:
+    """Return a record with every field set."""
+    return Record(
+        name="analyses/x",
+        caller="c",
+        request_id="r",
+        digest=b"d",
+        create_time_s=NOW.timestamp(),
+        spec=b"",
+        state=state,
+        end_time_s=None if terminal is None else NOW.timestamp() + 2,
+        terminal=terminal,
+        text="the end",
+        expired=expired,
+        number=7,
+    )
+
+
+def terminal_of(name: str) -> events.Terminal:
+    """Return a sample of a terminal payload."""
+    payload = PAYLOADS[name]
+    assert isinstance(payload, events.Terminal)
+    return payload
+
+
+def test_an_active_analysis_arrives_whole() -> None:
+    """What is missing is what it does not have yet: an end, a result and an expiry."""
+    progress = PAYLOADS["progress"]
+    assert isinstance(progress, events.Progress)
+    view = View(record=record_of(State.ACTIVE), spec=full_spec(), text="so far", progress=progress)
+    message = from_view(view)
+    assert unset(message) == {"end_time", "expired", "completed", "failed", "cancelled"}
+    assert (message.name, message.state, message.request_id) == ("analyses/x", pb.ANALYSIS_STATE_ACTIVE, "r")
+    assert (message.text, message.image_count) == ("so far", 2)
+    assert message.create_time.ToDatetime(UTC) == NOW
+    assert plain(message.progress) == expected(progress)
+
+
+def test_a_config_is_what_was_asked_for_with_the_sampling_in_force() -> None:
+    """Every field is set but the bytes of the images, and the values are those that apply."""
+    message = from_view(View(record=record_of(State.ACTIVE), spec=full_spec(), text="")).config
+    assert unset(message) == {"images", "instructions"}
+    assert (message.prompt, message.advisor, message.model) == ("p", "advisors/ansel", "models/m")
+    assert plain(message.sampling) == expected(SAMPLING)
+    assert (message.delivery.token_interval.ToMilliseconds(), message.delivery.max_tokens) == (250, 61)
+    assert message.delivery.at_sentence_end
+    assert message.delivery.progress_interval.ToMilliseconds() == 1500
+    assert message.time_limit.ToMilliseconds() == 90_500
+    assert (message.token_detail.ids, message.token_detail.log_probabilities) == (True, True)
+    for part in (message.sampling, message.delivery, message.token_detail):
+        assert unset(part) == set()
+
+
+def test_a_config_shows_the_callers_instructions_and_not_an_advisors() -> None:
+    """An advisor's own instructions stand in the catalogue; the server's default of max_tokens is told."""
+    own = AnalysisRequest(prompt="p", instructions="Be brief.")
+    advised = AnalysisRequest(prompt="p", advisor="ansel")
+    for request, instructions, max_tokens in ((own, "Be brief.", 512), (advised, "", ANSEL.sampling.max_tokens)):
+        spec = Spec(request=request, resolved=resolve(request, Defaults(model="m"), ADVISORS), image_count=0)
+        config = from_view(View(record=record_of(State.ACTIVE), spec=spec, text="")).config
+        assert (config.instructions, config.sampling.max_tokens) == (instructions, max_tokens)
+        assert config.sampling.HasField("seed"), "a seed that was drawn is told"
+        assert not config.HasField("time_limit")
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("completed", State.COMPLETED), ("failed", State.FAILED), ("cancelled", State.CANCELLED)]
+)
+def test_an_ended_analysis_arrives_with_its_result(name: str, state: State) -> None:
+    """The result is the terminal event's; the text of a completed one stands once, in the analysis."""
+    terminal = terminal_of(name)
+    message = from_view(View(record=record_of(state, terminal=terminal), spec=full_spec(), text="the end"))
+    assert message.state == state
+    assert message.WhichOneof("result") == name
+    assert unset(message) == {"progress", "expired"} | {"completed", "failed", "cancelled"} - {name}
+    assert message.end_time.ToDatetime(UTC).timestamp() == pytest.approx(NOW.timestamp() + 2)
+    assert message.text == "the end"
+    result: Message = getattr(message, name)
+    told: Message = getattr(from_event(event(terminal), with_ids=False), name)
+    if name == "completed":
+        assert message.completed.text == ""
+        told.ClearField("text")
+    assert result == told
+
+
+def test_an_expired_analysis_has_only_its_record() -> None:
+    """Config and text are gone, and it says so."""
+    record = record_of(State.COMPLETED, terminal=terminal_of("completed"), expired=True)
+    message = from_view(View(record=record, spec=None, text=""))
+    assert message.expired
+    assert not message.HasField("config")
+    assert (message.text, message.image_count) == ("", 0)
+    assert message.WhichOneof("result") == "completed"
+
+
+def test_a_spec_survives_the_log() -> None:
+    """Every field of spec, request and resolved values is read as it was written; none is left at its default."""
+    spec = full_spec()
+    assert decode_spec(encode_spec(spec)) == spec
+    assert set(Spec.__struct_fields__) == {
+        "request",
+        "resolved",
+        "image_count",
+        "deadline_time_s",
+        "disconnect_grace_s",
+    }
+    assert all(getattr(spec.resolved, field.name) not in (None, "", 0) for field in dataclasses.fields(Resolved))
+
+
+def test_what_is_no_spec_is_refused() -> None:
+    """Bytes that are not a spec raise, and give no half of one."""
+    for data in (b"", b"nonsense", encode_spec(full_spec())[:-1]):
+        with pytest.raises(msgspec.MsgspecError):
+            decode_spec(data)
 
 
 def test_an_advisor_arrives_whole() -> None:

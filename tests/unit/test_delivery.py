@@ -5,15 +5,20 @@ import pytest
 from mondrian_server.analyses.delivery import DeliveryPolicy, TokenBuffer
 
 
-def buffer(*, interval_s: float = 1.0, max_tokens: int = 0, at_sentence_end: bool = False) -> TokenBuffer:
+def buffer(
+    *, interval_s: float = 1.0, max_tokens: int = 0, at_sentence_end: bool = False, details: bool = False
+) -> TokenBuffer:
     """Return an empty buffer."""
-    return TokenBuffer(DeliveryPolicy(interval_s=interval_s, max_tokens=max_tokens, at_sentence_end=at_sentence_end))
+    policy = DeliveryPolicy(interval_s=interval_s, max_tokens=max_tokens, at_sentence_end=at_sentence_end)
+    return TokenBuffer(policy, details=details)
 
 
-def started(*, interval_s: float = 1.0, max_tokens: int = 0, at_sentence_end: bool = False) -> TokenBuffer:
+def started(
+    *, interval_s: float = 1.0, max_tokens: int = 0, at_sentence_end: bool = False, details: bool = False
+) -> TokenBuffer:
     """Return a buffer whose first token was sent at second 10."""
-    b = buffer(interval_s=interval_s, max_tokens=max_tokens, at_sentence_end=at_sentence_end)
-    b.add("The", 1, (), ())
+    b = buffer(interval_s=interval_s, max_tokens=max_tokens, at_sentence_end=at_sentence_end, details=details)
+    b.add("The", 1, (3,), ())
     b.take(10.0)
     return b
 
@@ -130,12 +135,12 @@ def test_text_that_was_held_back_covers_no_token() -> None:
 
 
 def test_a_token_without_text_is_due_only_with_details() -> None:
-    """Half of a character is nothing to send, unless its id was asked for."""
+    """Half of a character is nothing to send, unless its id was asked for; the engine tells its id all the same."""
     plain = started(interval_s=0.0)
-    plain.add("", 1, (), ())
+    plain.add("", 1, (7,), ())
     assert plain.due_in_s(10.0) is None
     assert not plain.is_empty
-    detailed = started(interval_s=0.0)
+    detailed = started(interval_s=0.0, details=True)
     detailed.add("", 1, (7,), (-0.5,))
     due_in_s = detailed.due_in_s(10.0)
     assert due_in_s is not None and due_in_s <= 0
@@ -160,3 +165,17 @@ def test_details_keep_the_order_of_the_tokens() -> None:
     assert token.log_probabilities == (-0.1, -0.2, -0.3)
     b.add("b", 1, (8,), (-0.4,))
     assert b.take(12.0).ids == (8,)
+
+
+def test_a_restart_drops_what_was_not_sent_and_goes_on_with_the_next_index() -> None:
+    """Text, count, ids and log-probabilities that were collected are gone; nothing is due until more comes."""
+    b = started(interval_s=0.0)
+    b.add(" pic", 2, (5, 6), (-0.1, -0.2))
+    b.restart(1)
+    assert b.is_empty
+    assert b.due_in_s(20.0) is None
+    b.add(" picture", 1, (8,), (-0.3,))
+    assert b.due_in_s(20.0) == pytest.approx(-10.0)
+    token = b.take(20.0)
+    assert (token.text, token.first_index, token.token_count) == (" picture", 1, 1)
+    assert (token.ids, token.log_probabilities) == ((8,), (-0.3,))

@@ -30,7 +30,7 @@ def drawn() -> dict[str, tuple[str, str, str]]:
 
 def tabled() -> list[tuple[str, str, str]]:
     """Return code, reason and meaning of each line of the contract's table."""
-    return re.findall(r"^// {5}([A-Z_]+) {2,}([A-Z_]+) {2,}(\S.*)$", PROTO.read_text(), re.MULTILINE)
+    return re.findall(r"^// {5}([A-Z_]+) +([A-Z_]+) {2,}(\S.*)$", PROTO.read_text(), re.MULTILINE)
 
 
 def test_every_error_is_drawn_as_it_is() -> None:

@@ -1,4 +1,4 @@
-"""Health: what follows the engine, what does not, and that draining is final."""
+"""Health: what follows engine and log, what does not, and that draining is final."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -76,25 +76,42 @@ async def test_a_watch_tells_each_change(clinic: Clinic) -> None:
     seen: list[int] = []
     watching = asyncio.create_task(clinic.watch("", seen))
     await eventually(lambda: seen == [NOT_SERVING])
-    clinic.health.set_serving(True)
+    clinic.health.set_engine_ready(True)
     await eventually(lambda: seen == [NOT_SERVING, SERVING])
     assert [await clinic.check(service) for service in ("", FOLLOWING, STEADY)] == [SERVING] * 3
-    clinic.health.set_serving(False)
+    clinic.health.set_engine_ready(False)
     await eventually(lambda: seen == [NOT_SERVING, SERVING, NOT_SERVING])
+    watching.cancel()
+    await asyncio.wait((watching,))
+
+
+async def test_a_log_that_keeps_nothing_is_as_bad_as_no_engine(clinic: Clinic) -> None:
+    """The service serves only while the engine is ready and events can be kept; the catalogue serves anyway."""
+    seen: list[int] = []
+    watching = asyncio.create_task(clinic.watch(FOLLOWING, seen))
+    clinic.health.set_engine_ready(True)
+    await eventually(lambda: seen[-1:] == [SERVING])
+    clinic.health.set_log_available(False)
+    await eventually(lambda: seen[-1:] == [NOT_SERVING])
+    clinic.health.set_engine_ready(False)
+    clinic.health.set_engine_ready(True)
+    assert [await clinic.check(service) for service in ("", FOLLOWING, STEADY)] == [NOT_SERVING, NOT_SERVING, SERVING]
+    clinic.health.set_log_available(True)
+    await eventually(lambda: seen[-1:] == [SERVING])
     watching.cancel()
     await asyncio.wait((watching,))
 
 
 async def test_draining_is_final(clinic: Clinic) -> None:
     """Once the server ends, nothing serves, whatever the engine does."""
-    clinic.health.set_serving(True)
+    clinic.health.set_engine_ready(True)
     seen: list[int] = []
     watching = asyncio.create_task(clinic.watch(FOLLOWING, seen))
     await eventually(lambda: seen[-1:] == [SERVING])
     await clinic.health.drain()
     await eventually(lambda: seen[-1:] == [NOT_SERVING])
-    clinic.health.set_serving(False)
-    clinic.health.set_serving(True)
+    clinic.health.set_engine_ready(False)
+    clinic.health.set_engine_ready(True)
     for _ in range(10):
         await asyncio.sleep(0)
     assert [await clinic.check(service) for service in ("", FOLLOWING, STEADY)] == [NOT_SERVING] * 3

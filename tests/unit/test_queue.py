@@ -33,7 +33,9 @@ def drained(queue: FairQueue[Item], *, slots: int, running: dict[str, int] | Non
     held = Counter(running or {})
     order: list[str] = []
     while len(queue):
-        item = queue.pop(held, slots)
+        item = queue.peek(held, slots)
+        assert item is not None
+        queue.remove(item)
         held[item.caller] += 1
         order.append(repr(item))
     return " ".join(order)
@@ -78,7 +80,7 @@ def test_a_caller_with_nothing_counts_no_more() -> None:
 @pytest.mark.parametrize("slots", [1, 2, 3, 7])
 @pytest.mark.parametrize("names", ["a1 a2 a3", "a1 b1 a2 c1 b2 a3 c2", "a1 a2 a3 b1 b2 b3 c1"])
 def test_the_order_that_positions_tell_is_the_order_of_service(names: str, slots: int) -> None:
-    """`order` yields everybody exactly as `pop` would, and takes nobody out."""
+    """`order` yields everybody exactly as `peek` would, and takes nobody out."""
     queue = queue_of(names)
     told = " ".join(map(repr, queue.order({"b": 1}, slots)))
     assert len(queue) == len(names.split())
@@ -88,7 +90,9 @@ def test_the_order_that_positions_tell_is_the_order_of_service(names: str, slots
 def test_one_put_back_at_the_head_comes_first_again() -> None:
     """One that lost its turn comes before all who came later, of its own caller and at the same share."""
     queue = queue_of("a1 a2")
-    first = queue.pop({}, 1)
+    first = queue.peek({}, 1)
+    assert first is not None
+    queue.remove(first)
     queue.push_front(first)
     assert drained(queue, slots=1) == "a1 a2"
 
@@ -105,9 +109,17 @@ def test_anybody_can_leave_from_anywhere() -> None:
 
 
 def test_an_empty_queue_has_nobody_to_give() -> None:
-    """Taking from an empty queue is an IndexError."""
-    with pytest.raises(IndexError, match="empty"):
-        queue_of("").pop({}, 4)
+    """Nobody comes next in an empty queue."""
+    assert queue_of("").peek({}, 4) is None
+
+
+def test_looking_who_comes_next_changes_nothing() -> None:
+    """The next one stays in the line until it is taken out, so that it can be left waiting for room."""
+    queue = queue_of("a1 a2 b1")
+    first = queue.peek({"a": 1}, 2)
+    assert repr(first) == "b1"
+    assert queue.peek({"a": 1}, 2) is first
+    assert [repr(item) for item in queue] == ["a1", "a2", "b1"]
 
 
 def test_iterating_survives_changes() -> None:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from mondrian.v1 import advisor_service_pb2 as advisor_pb
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from mondrian_server.errors import EngineLost, InvalidRequest
+from mondrian_server.errors import EngineUnavailable, InvalidRequest
 from mondrian_server.rpc.registration import Context, StatusError, register
 from mondrian_server.rpc.server import ADVISOR_SERVICE, ANALYSIS_SERVICE
 from mondrian_server.rpc.status import cancelled_status
@@ -47,12 +47,15 @@ class Servicer:
         await self._obey(request.page_token)
         return ANSWER
 
+    # Nobody calls these here, but a service is registered with all of its methods.
+    CreateAnalysis = WatchAnalysis = GetAnalysis = ListAnalyses = CancelAnalysis = DeleteAnalysis = ListAdvisors
+
     async def _obey(self, order: str) -> None:
         match order:
             case "invalid":
                 raise InvalidRequest("must be more", field="config.sampling.top_p")
             case "lost":
-                raise EngineLost("the engine was lost", retry_after_s=1.5)
+                raise EngineUnavailable("the engine was lost", retry_after_s=1.5)
             case "long":
                 raise InvalidRequest("界" * 100_000, field="config.prompt")
             case "cancelled":

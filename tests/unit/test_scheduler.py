@@ -1,41 +1,50 @@
 """The scheduler: who gets the engine's next place, and what becomes of rows when the engine is lost."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
 from mondrian_server.analyses.resolution import Defaults, resolve
-from mondrian_server.analyses.scheduler import MAX_DISPATCHES, Scheduler
+from mondrian_server.analyses.scheduler import ALONE_AFTER_CRASHES, Scheduler
+from mondrian_server.analyses.spec import Spec
 from mondrian_server.engine.interface import EngineState
-from mondrian_server.engine.protocol import Loading
+from mondrian_server.engine.protocol import Loading, RowSampling
 from mondrian_server.events import Accepted, Progress, Stage, Terminal
-from mondrian_server.log.memory import MemoryLog
 from mondrian_server.pictures import Picture
 from mondrian_server.sampling import Sampling
 from tests.unit.conditions import eventually
-from tests.unit.stand_ins import ADVISORS, ScriptedEngine, stage
+from tests.unit.office import TestableLog
+from tests.unit.stand_ins import ADVISORS, ScriptedEngine, stage, tokens
 
 
 class Desk:
     """A scheduler with two slots and one place of look-ahead, and the analyses that were put before it."""
 
-    def __init__(self, state: EngineState = EngineState.READY, *, slots: int = 2, lookahead: int = 1) -> None:
+    def __init__(
+        self, log: TestableLog, state: EngineState = EngineState.READY, *, slots: int = 2, lookahead: int = 1
+    ) -> None:
         """Begin with nobody waiting."""
         self.engine = ScriptedEngine(state)
         self.scheduler = Scheduler(self.engine, slots=slots, lookahead=lookahead)
-        self.log = MemoryLog()
+        self.log = log
         self.analyses: dict[str, Analysis] = {}
 
-    def enter(self, name: str, *, decoding: bool = False, **changes: object) -> int:
-        """Put an analysis before the scheduler, its first letter is its caller; return its position."""
-        delivery = Delivery(token_interval_s=60.0, progress_interval_s=60.0)
-        request = AnalysisRequest(prompt=name, caller=name[0], delivery=delivery)
-        request = replace(request, **changes)
-        resolved = resolve(request, Defaults(model="tiny"), ADVISORS)
-        analysis = Analysis(f"analyses/{name}", request, resolved, log=self.log, on_end=self._ended)
+    async def enter(self, *names: str, decoding: bool = False, **changes: object) -> int:
+        """Put analyses before the scheduler, their first letters are their callers; return the last one's position."""
+        position = 0
+        for name in names:
+            position = await self._enter(name, decoding=decoding, **changes)
+        return position
+
+    async def _enter(self, name: str, *, decoding: bool, **changes: object) -> int:
+        delivery = Delivery(token_interval_s=0.0, progress_interval_s=60.0)
+        request = replace(AnalysisRequest(prompt=name, caller=name[0], delivery=delivery), **changes)
+        spec = Spec(request=request, resolved=resolve(request, Defaults(model="tiny"), ADVISORS), image_count=0)
+        await self.log.begin(f"analyses/{name}", spec)
+        analysis = Analysis(f"analyses/{name}", spec, caller=name[0], log=self.log, on_end=self._ended)
         self.analyses[name] = analysis
         if decoding:
             analysis.preparation = asyncio.create_task(asyncio.sleep(600))
@@ -44,11 +53,10 @@ class Desk:
             Accepted(
                 model="models/tiny",
                 advisor="",
-                sampling=resolved.sampling,
+                sampling=spec.resolved.sampling,
                 context_tokens=0,
                 queue_position=position,
-            ),
-            deadline_in_s=None,
+            )
         )
         self.scheduler.pump()
         return position
@@ -74,7 +82,7 @@ class Desk:
     @property
     def waiting(self) -> list[str]:
         """The prompts of those who hold no row."""
-        return [analysis.request.prompt for analysis in self.scheduler]
+        return [analysis.spec.request.prompt for analysis in self.scheduler]
 
     def stage_of(self, name: str) -> Stage:
         """Return an analysis's stage."""
@@ -82,7 +90,7 @@ class Desk:
 
     def positions_of(self, name: str) -> list[int]:
         """Return the queue positions that an analysis was told."""
-        events = self.log.read(f"analyses/{name}", 0)
+        events = self.log.written[f"analyses/{name}"]
         return [e.payload.queue_position for e in events if isinstance(e.payload, Progress)]
 
     def end(self) -> None:
@@ -91,11 +99,10 @@ class Desk:
             analysis.cancel()
 
 
-async def test_rows_are_dispatched_in_order_up_to_the_slots_and_the_lookahead() -> None:
+async def test_rows_are_dispatched_in_order_up_to_the_slots_and_the_lookahead(log: TestableLog) -> None:
     """Two run, one is ready for the next free slot, the others wait."""
-    desk = Desk()
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        desk.enter(name)
+    desk = Desk(log)
+    await desk.enter("a1", "a2", "a3", "a4", "a5")
     assert desk.engine.prompts == ["a1", "a2", "a3"]
     assert desk.waiting == ["a4", "a5"]
     assert (desk.scheduler.waiting, desk.scheduler.rows_held) == (2, 3)
@@ -103,11 +110,10 @@ async def test_rows_are_dispatched_in_order_up_to_the_slots_and_the_lookahead() 
     desk.end()
 
 
-async def test_a_closed_row_gives_its_place_to_the_next() -> None:
+async def test_a_closed_row_gives_its_place_to_the_next(log: TestableLog) -> None:
     """The place is filled in the same moment, and every row has a number of its own."""
-    desk = Desk()
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        desk.enter(name)
+    desk = Desk(log)
+    await desk.enter("a1", "a2", "a3", "a4", "a5")
     desk.close("a2")
     assert desk.engine.prompts == ["a1", "a2", "a3", "a4"]
     assert len(set(desk.engine.rows)) == 4
@@ -116,11 +122,10 @@ async def test_a_closed_row_gives_its_place_to_the_next() -> None:
     desk.end()
 
 
-async def test_closing_a_row_twice_frees_one_place() -> None:
+async def test_closing_a_row_twice_frees_one_place(log: TestableLog) -> None:
     """A row that is closed already gives nothing more."""
-    desk = Desk()
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        desk.enter(name)
+    desk = Desk(log)
+    await desk.enter("a1", "a2", "a3", "a4", "a5")
     desk.close("a1")
     desk.close("a1")
     assert desk.scheduler.rows_held == 3
@@ -128,28 +133,27 @@ async def test_closing_a_row_twice_frees_one_place() -> None:
     desk.end()
 
 
-async def test_without_lookahead_only_slots_are_filled() -> None:
+async def test_without_lookahead_only_slots_are_filled(log: TestableLog) -> None:
     """A look-ahead of 0 hands the engine no row that cannot start."""
-    desk = Desk(slots=1, lookahead=0)
-    desk.enter("a1")
-    desk.enter("a2")
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1")
+    await desk.enter("a2")
     assert desk.engine.prompts == ["a1"]
     desk.end()
 
 
-async def test_callers_share_the_places() -> None:
+async def test_callers_share_the_places(log: TestableLog) -> None:
     """One that comes later passes a caller that holds its share."""
-    desk = Desk(slots=2, lookahead=0)
-    for name in ("a1", "a2", "a3", "b1"):
-        desk.enter(name)
+    desk = Desk(log, slots=2, lookahead=0)
+    await desk.enter("a1", "a2", "a3", "b1")
     desk.close("a1")
     assert desk.engine.prompts == ["a1", "a2", "b1"]
     desk.end()
 
 
-async def test_a_row_carries_what_was_resolved() -> None:
-    """The engine gets every value of the request after its defaults, and the caller as cache scope."""
-    desk = Desk()
+async def test_a_row_carries_what_was_resolved(log: TestableLog) -> None:
+    """The engine gets every value of the request after its defaults, the caller as cache scope, and no prior ids."""
+    desk = Desk(log)
     sampling = Sampling(
         max_tokens=7,
         min_tokens=2,
@@ -161,29 +165,31 @@ async def test_a_row_carries_what_was_resolved() -> None:
         seed=11,
         stop=("x", "y"),
     )
-    desk.enter("c1", sampling=sampling, instructions="Be brief.", token_ids=True)
+    await desk.enter("c1", sampling=sampling, instructions="Be brief.", log_probabilities=True)
     row = desk.engine.submitted[0]
     assert (row.prompt, row.instructions, row.cache_scope, row.details) == ("c1", "Be brief.", "c", True)
-    told = {name: getattr(row.sampling, name) for name in Sampling.__dataclass_fields__}
+    told = {field.name: getattr(row.sampling, field.name) for field in fields(Sampling)}
     assert told == {name: getattr(sampling, name) for name in told}
+    assert {*told, "default_max_tokens"} == set(RowSampling.__struct_fields__)
     assert row.sampling.default_max_tokens == 512
+    assert row.prior_ids == ()
     desk.end()
 
 
-async def test_an_open_max_tokens_stays_open() -> None:
+async def test_an_open_max_tokens_stays_open(log: TestableLog) -> None:
     """Where the caller did not say, the engine may stop at the context."""
-    desk = Desk()
-    desk.enter("a1")
+    desk = Desk(log)
+    await desk.enter("a1")
     assert desk.engine.submitted[0].sampling.max_tokens is None
     assert not desk.engine.submitted[0].details
     desk.end()
 
 
-async def test_a_row_is_submitted_when_its_images_are_decoded() -> None:
+async def test_a_row_is_submitted_when_its_images_are_decoded(log: TestableLog) -> None:
     """It holds its place from its turn on, and the engine gets it with its pictures."""
-    desk = Desk()
-    desk.enter("a1", decoding=True)
-    desk.enter("a2")
+    desk = Desk(log)
+    await desk.enter("a1", decoding=True)
+    await desk.enter("a2")
     assert desk.engine.prompts == ["a2"]
     assert desk.stage_of("a1") is Stage.PREPARING
     assert desk.scheduler.rows_held == 2
@@ -193,11 +199,11 @@ async def test_a_row_is_submitted_when_its_images_are_decoded() -> None:
     desk.end()
 
 
-async def test_images_that_are_decoded_early_wait_for_their_turn() -> None:
+async def test_images_that_are_decoded_early_wait_for_their_turn(log: TestableLog) -> None:
     """Decoding that ends in the queue submits nothing yet."""
-    desk = Desk(slots=1, lookahead=0)
-    desk.enter("a1")
-    desk.enter("a2", decoding=True)
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1")
+    await desk.enter("a2", decoding=True)
     desk.decoded("a2")
     assert desk.engine.prompts == ["a1"]
     desk.close("a1")
@@ -205,22 +211,21 @@ async def test_images_that_are_decoded_early_wait_for_their_turn() -> None:
     desk.end()
 
 
-async def test_cancelled_in_the_queue_it_leaves_no_trace() -> None:
+async def test_cancelled_in_the_queue_it_leaves_no_trace(log: TestableLog) -> None:
     """One that never had a row is gone at once, and the engine hears nothing."""
-    desk = Desk(slots=1, lookahead=0)
-    for name in ("a1", "a2", "a3"):
-        desk.enter(name)
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", "a2", "a3")
     desk.analyses["a2"].cancel()
     assert desk.waiting == ["a3"]
     assert desk.engine.cancelled == []
     desk.end()
 
 
-async def test_cancelled_while_its_image_is_decoded_it_frees_its_place_at_once() -> None:
+async def test_cancelled_while_its_image_is_decoded_it_frees_its_place_at_once(log: TestableLog) -> None:
     """The engine never had the row, so the next one takes the place in the same moment."""
-    desk = Desk(slots=1, lookahead=0)
-    desk.enter("a1", decoding=True)
-    desk.enter("a2")
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", decoding=True)
+    await desk.enter("a2")
     desk.analyses["a1"].cancel()
     assert desk.engine.prompts == ["a2"]
     assert desk.engine.cancelled == []
@@ -230,12 +235,12 @@ async def test_cancelled_while_its_image_is_decoded_it_frees_its_place_at_once()
 
 @pytest.mark.parametrize("reached", [None, Stage.PREFILL, Stage.GENERATING])
 async def test_cancelled_in_the_engine_it_holds_its_place_until_the_row_is_closed(
-    reached: Stage | None,
+    log: TestableLog, reached: Stage | None
 ) -> None:
     """A slot counts as free when the engine says so, not before."""
-    desk = Desk(slots=1, lookahead=0)
-    desk.enter("a1")
-    desk.enter("a2")
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1")
+    await desk.enter("a2")
     if reached:
         desk.analyses["a1"].stage_reported(stage(1, reached))
     desk.analyses["a1"].cancel()
@@ -248,11 +253,10 @@ async def test_cancelled_in_the_engine_it_holds_its_place_until_the_row_is_close
     desk.end()
 
 
-async def test_nothing_is_dispatched_before_the_engine_is_ready() -> None:
+async def test_nothing_is_dispatched_before_the_engine_is_ready(log: TestableLog) -> None:
     """While the model loads, those who come first are told so with its bytes; then they start in order."""
-    desk = Desk(EngineState.LOADING)
-    for name in ("a1", "a2", "a3"):
-        desk.enter(name)
+    desk = Desk(log, EngineState.LOADING)
+    await desk.enter("a1", "a2", "a3")
     desk.engine.become(EngineState.LOADING, loading=Loading(message="x", done_bytes=25, total_bytes=100))
     desk.scheduler.pump()
     assert desk.engine.rows == []
@@ -269,58 +273,109 @@ async def test_nothing_is_dispatched_before_the_engine_is_ready() -> None:
     desk.end()
 
 
-async def test_a_lost_engine_gives_back_what_had_not_started() -> None:
-    """Rows that had come no further than preparation wait again, at the head and in order; the others are lost."""
-    desk = Desk(slots=2, lookahead=2)
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        desk.enter(name)
+async def test_a_lost_engine_gives_everything_back(log: TestableLog) -> None:
+    """Every row that it had in hand waits again, at the head and in the old order, whatever stage it had reached."""
+    desk = Desk(log, slots=2, lookahead=2)
+    await desk.enter("a1", "a2", "a3", "a4", "a5")
     desk.analyses["a1"].stage_reported(stage(1, Stage.GENERATING))
     desk.analyses["a2"].stage_reported(stage(2, Stage.PREFILL))
     desk.engine.become(EngineState.DOWN)
     lost = desk.scheduler.lose_rows()
-    assert [analysis.request.prompt for analysis in lost] == ["a1", "a2"]
-    assert desk.waiting == ["a3", "a4", "a5"]
+    assert [analysis.spec.request.prompt for analysis in lost] == ["a1", "a2", "a3", "a4"]
+    assert desk.waiting == ["a1", "a2", "a3", "a4", "a5"]
     assert desk.scheduler.rows_held == 0
-    for analysis in lost:
-        analysis.cancel()
+    desk.analyses["a1"].cancel()
     assert desk.engine.cancelled == [], "a row of a lost engine is nobody's to cancel"
     desk.engine.become(EngineState.READY)
     desk.scheduler.pump()
-    assert desk.engine.prompts[4:] == ["a3", "a4", "a5"]
+    assert desk.engine.prompts[4:] == ["a2", "a3", "a4", "a5"]
     assert len(set(desk.engine.rows)) == len(desk.engine.rows), "no row number is used twice"
     desk.end()
 
 
-async def test_an_analysis_is_not_handed_to_one_engine_after_another_for_ever() -> None:
-    """One that was with so many lost engines may be what kills them: it is given up."""
-    desk = Desk()
-    desk.enter("a1")
-    lost: list[Analysis] = []
-    for attempt in range(1, MAX_DISPATCHES + 1):
-        assert len(desk.engine.rows) == attempt
-        lost = desk.scheduler.lose_rows()
-        desk.scheduler.pump()
-    assert [analysis.request.prompt for analysis in lost] == ["a1"]
-    assert desk.waiting == []
+async def test_a_row_goes_on_after_its_tokens(log: TestableLog) -> None:
+    """The next engine is told the ids of all tokens that are in the log, and nothing of others."""
+    desk = Desk(log)
+    await desk.enter("a1", "a2")
+    desk.analyses["a1"].stage_reported(stage(1, Stage.GENERATING))
+    for id_ in (11, 12):
+        desk.analyses["a1"].tokens_generated(tokens(1, "x", ids=(id_,)))
+    for analysis in desk.scheduler.lose_rows():
+        analysis.interrupt()
+    desk.scheduler.pump()
+    assert [row.prior_ids for row in desk.engine.submitted[2:]] == [(11, 12), ()]
     desk.end()
 
 
-async def test_a_row_whose_image_is_still_decoded_survives_any_number_of_engines() -> None:
-    """Dispatches count when the engine gets the row."""
-    desk = Desk()
-    desk.enter("a1", decoding=True)
-    for _ in range(MAX_DISPATCHES + 1):
+async def test_a_suspect_runs_alone(log: TestableLog) -> None:
+    """One that crashed too often waits until nothing else runs, and while it runs, everybody waits."""
+    desk = Desk(log, slots=3, lookahead=2)
+    await desk.enter("a1")
+    await desk.enter("a2", "a3", decoding=True)
+    desk.analyses["a2"].crashes = ALONE_AFTER_CRASHES
+    for analysis in desk.scheduler.lose_rows():
+        analysis.interrupt()
+    desk.scheduler.pump()
+    assert desk.engine.prompts == ["a1", "a1"]
+    assert desk.waiting == ["a2", "a3"], "the suspect waits for a1, and a3 does not pass it"
+    desk.close("a1")
+    assert desk.scheduler.rows_held == 1
+    assert desk.waiting == ["a3"]
+    desk.decoded("a2")
+    assert desk.engine.prompts[2:] == ["a2"]
+    await desk.enter("b1")
+    assert desk.waiting == ["a3", "b1"], "neither caller's share nor an empty slot helps beside a suspect"
+    desk.analyses["a2"].cancel()
+    assert desk.waiting == ["a3", "b1"], "a suspect's row counts until the engine has closed it"
+    desk.close("a2")
+    desk.decoded("a3")
+    assert set(desk.engine.prompts[3:]) == {"a3", "b1"}
+    desk.end()
+
+
+async def test_two_suspects_run_one_after_the_other(log: TestableLog) -> None:
+    """Each is alone in its turn."""
+    desk = Desk(log, slots=4)
+    await desk.enter("a1", "a2", "a3")
+    for analysis in desk.scheduler.lose_rows():
+        analysis.crashes = ALONE_AFTER_CRASHES
+    desk.scheduler.pump()
+    for name in ("a1", "a2", "a3"):
+        assert desk.engine.prompts[-1] == name
+        assert desk.scheduler.rows_held == 1
+        desk.close(name)
+    desk.end()
+
+
+@pytest.mark.parametrize("crashes", range(ALONE_AFTER_CRASHES))
+async def test_fewer_crashes_are_no_suspicion(log: TestableLog, crashes: int) -> None:
+    """One that crashed less often runs beside others."""
+    desk = Desk(log)
+    await desk.enter("a1", "a2")
+    for analysis in desk.scheduler.lose_rows():
+        analysis.crashes = crashes
+    desk.scheduler.pump()
+    assert desk.engine.prompts[2:] == ["a1", "a2"]
+    desk.end()
+
+
+async def test_a_row_whose_image_is_still_decoded_was_not_in_the_engines_hand(log: TestableLog) -> None:
+    """It waits again, and no crash is its fault."""
+    desk = Desk(log)
+    await desk.enter("a1", decoding=True)
+    for _ in range(ALONE_AFTER_CRASHES + 1):
         assert desk.scheduler.lose_rows() == []
+        assert desk.waiting == ["a1"]
         desk.scheduler.pump()
     desk.decoded("a1")
     assert desk.engine.prompts == ["a1"]
     desk.end()
 
 
-async def test_decoding_that_ends_between_two_engines_submits_at_the_next_turn() -> None:
+async def test_decoding_that_ends_between_two_engines_submits_at_the_next_turn(log: TestableLog) -> None:
     """Nothing is sent to an engine that is not there."""
-    desk = Desk()
-    desk.enter("a1", decoding=True)
+    desk = Desk(log)
+    await desk.enter("a1", decoding=True)
     desk.engine.become(EngineState.DOWN)
     desk.scheduler.lose_rows()
     desk.decoded("a1")
@@ -331,47 +386,44 @@ async def test_decoding_that_ends_between_two_engines_submits_at_the_next_turn()
     desk.end()
 
 
-async def test_a_cancelled_row_of_a_lost_engine_is_forgotten() -> None:
+async def test_a_cancelled_row_of_a_lost_engine_is_forgotten(log: TestableLog) -> None:
     """An ended analysis neither waits again nor is lost again."""
-    desk = Desk()
-    desk.enter("a1")
+    desk = Desk(log)
+    await desk.enter("a1")
     desk.analyses["a1"].cancel()
     assert desk.scheduler.lose_rows() == []
     assert (desk.scheduler.waiting, desk.scheduler.rows_held) == (0, 0)
 
 
-async def test_the_position_at_entry_counts_those_who_come_first() -> None:
+async def test_the_position_at_entry_counts_those_who_come_first(log: TestableLog) -> None:
     """Those handed ahead come first, then the line in the order of service."""
-    desk = Desk(slots=1, lookahead=1)
-    assert [desk.enter(name) for name in ("a1", "a2", "a3", "a4")] == [1, 1, 2, 3]
+    desk = Desk(log, slots=1, lookahead=1)
+    assert [await desk.enter(name) for name in ("a1", "a2", "a3", "a4")] == [1, 1, 2, 3]
     desk.end()
 
 
-async def test_the_position_at_entry_is_the_fair_one() -> None:
+async def test_the_position_at_entry_is_the_fair_one(log: TestableLog) -> None:
     """A new caller is told that it passes those of a caller at its share."""
-    desk = Desk(slots=2, lookahead=0)
-    for name in ("a1", "a2", "a3", "a4", "a5"):
-        desk.enter(name)
-    assert desk.enter("b1") == 1
+    desk = Desk(log, slots=2, lookahead=0)
+    await desk.enter("a1", "a2", "a3", "a4", "a5")
+    assert await desk.enter("b1") == 1
     desk.end()
 
 
-async def test_positions_are_told_as_the_line_moves() -> None:
+async def test_positions_are_told_as_the_line_moves(log: TestableLog) -> None:
     """Within a second or so after a place is freed, those who wait hear their new positions, each once."""
-    desk = Desk(slots=1, lookahead=0)
-    for name in ("a1", "a2", "a3"):
-        desk.enter(name)
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", "a2", "a3")
     desk.close("a1")
     await eventually(lambda: desk.positions_of("a3")[-1] == 1)
     assert desk.positions_of("a3") == [2, 1]
     desk.end()
 
 
-async def test_positions_are_told_when_somebody_leaves_the_line() -> None:
+async def test_positions_are_told_when_somebody_leaves_the_line(log: TestableLog) -> None:
     """One that is cancelled in the queue lets those behind it move up."""
-    desk = Desk(slots=1, lookahead=0)
-    for name in ("a1", "a2", "a3", "a4"):
-        desk.enter(name)
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", "a2", "a3", "a4")
     desk.close("a1")
     await eventually(lambda: desk.positions_of("a4")[-1] == 2)
     desk.analyses["a3"].cancel()
@@ -379,11 +431,10 @@ async def test_positions_are_told_when_somebody_leaves_the_line() -> None:
     desk.end()
 
 
-async def test_positions_are_told_to_those_handed_ahead_when_nobody_waits_behind_them() -> None:
+async def test_positions_are_told_to_those_handed_ahead_when_nobody_waits_behind_them(log: TestableLog) -> None:
     """The last ones of a line move up too."""
-    desk = Desk(slots=1, lookahead=2)
-    for name in ("a1", "a2", "a3"):
-        desk.enter(name)
+    desk = Desk(log, slots=1, lookahead=2)
+    await desk.enter("a1", "a2", "a3")
     assert desk.positions_of("a3") == [2]
     desk.close("a1")
     desk.analyses["a2"].stage_reported(stage(2, Stage.PREFILL))

@@ -43,7 +43,7 @@ def test_a_field_at_fault_is_a_violation() -> None:
 @pytest.mark.parametrize("delay_s", [0.0, 0.25, 1.5, 30.0])
 def test_a_retry_has_its_delay(delay_s: float) -> None:
     """RetryInfo holds the seconds to the nanosecond, zero too."""
-    status = to_status(errors.EngineLost("gone", retry_after_s=delay_s))
+    status = to_status(errors.EngineUnavailable("gone", retry_after_s=delay_s))
     retry = details(status)[-1]
     assert isinstance(retry, RetryInfo)
     assert retry.retry_delay.ToNanoseconds() == int(delay_s * 1e9)

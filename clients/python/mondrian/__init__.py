@@ -13,26 +13,33 @@
 `Client` is the same without `async`. The generated messages and stubs are in `mondrian.v1`.
 """
 
+from mondrian._analysis import Analysis
 from mondrian._async_client import AsyncClient
-from mondrian._async_stream import AsyncAnalysisStream
+from mondrian._async_stream import AsyncAnalysisStream, AsyncEventStream
 from mondrian._catalogue import Advisor, Model, ModelState
 from mondrian._channel import DEFAULT_ADDRESS
 from mondrian._client import Client
 from mondrian._errors import (
+    AnalysisActive,
     AnalysisCancelled,
+    AnalysisNotFound,
     ConnectionFailed,
     ContextExceeded,
     DeadlineExceeded,
-    EngineLost,
+    EngineCrashed,
     EngineUnavailable,
+    EventsExpired,
+    FailedPrecondition,
     FieldViolation,
     GenerationFailed,
     InternalError,
     InvalidImage,
     InvalidRequest,
+    LogUnavailable,
     ModelNotFound,
     MondrianError,
     NotFound,
+    RequestIdReused,
     ResourceExhausted,
     ShuttingDown,
     TooManyAnalyses,
@@ -42,27 +49,35 @@ from mondrian._errors import (
 from mondrian._events import Accepted, Completed, Event, Progress, Result, Token
 from mondrian._images import ImageInput
 from mondrian._options import AnalyzeOptions, Delivery, Sampling, TokenDetail
-from mondrian._results import FinishReason, Stage, Timings, Usage
-from mondrian._stream import AnalysisStream
+from mondrian._results import AnalysisState, FinishReason, Stage, Timings, Usage
+from mondrian._stream import AnalysisStream, EventStream
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Accepted",
     "Advisor",
+    "Analysis",
+    "AnalysisActive",
     "AnalysisCancelled",
+    "AnalysisNotFound",
+    "AnalysisState",
     "AnalysisStream",
     "AnalyzeOptions",
     "AsyncAnalysisStream",
     "AsyncClient",
+    "AsyncEventStream",
     "Client",
     "Completed",
     "ConnectionFailed",
     "ContextExceeded",
     "DeadlineExceeded",
     "Delivery",
-    "EngineLost",
+    "EngineCrashed",
     "EngineUnavailable",
     "Event",
+    "EventStream",
+    "EventsExpired",
+    "FailedPrecondition",
     "FieldViolation",
     "FinishReason",
     "GenerationFailed",
@@ -70,12 +85,14 @@ __all__ = [
     "InternalError",
     "InvalidImage",
     "InvalidRequest",
+    "LogUnavailable",
     "Model",
     "ModelNotFound",
     "ModelState",
     "MondrianError",
     "NotFound",
     "Progress",
+    "RequestIdReused",
     "ResourceExhausted",
     "Result",
     "Sampling",

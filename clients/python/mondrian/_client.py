@@ -1,35 +1,42 @@
 """The client for threads: the same as the one for asyncio, without `async`."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
 
 from mondrian import _health
+from mondrian._analysis import Analysis
 from mondrian._catalogue import Advisor, Model
-from mondrian._channel import DEFAULT_ADDRESS, channel_options
+from mondrian._channel import DEFAULT_ADDRESS
+from mondrian._connection import Connection
 from mondrian._convert import advisor_from_wire, model_from_wire
-from mondrian._errors import DeadlineExceeded
+from mondrian._cursor import Cursor
+from mondrian._errors import DeadlineExceeded, MondrianError
 from mondrian._events import Progress, Result
 from mondrian._images import ImageInput, listed, read_images
 from mondrian._options import AnalyzeOptions
-from mondrian._request import make_request
+from mondrian._request import make_analyze_request, make_list_request, make_request
+from mondrian._results import AnalysisState
+from mondrian._resume import DEFAULT_LIMIT_S, OnInterruption, Resumption
+from mondrian._snapshot import analysis_from_wire
 from mondrian._status import from_call
-from mondrian._stream import AnalysisStream, SyncCall
+from mondrian._stream import AnalysisStream, EventStream, SyncCall
 from mondrian._summary import Summary
 from mondrian.v1 import (
     advisor_service_pb2,
     advisor_service_pb2_grpc,
+    analysis_pb2,
     analysis_service_pb2,
-    analysis_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
 )
 
-_R = TypeVar("_R")
+DISCONNECT_GRACE_S = 30.0
+"""How long an analysis waits by default for a caller that was lost."""
 
 
 class Client:
@@ -46,8 +53,7 @@ class Client:
             address: `host:port` of the server's gRPC port.
         """
         self.address = address
-        self._channel = grpc.insecure_channel(address, options=channel_options(address))
-        self._closed = False
+        self._connection = Connection(address)
 
     def analyze(
         self,
@@ -55,6 +61,9 @@ class Client:
         *,
         images: Iterable[ImageInput] = (),
         timeout: float | None = None,
+        disconnect_grace: float = DISCONNECT_GRACE_S,
+        resume_limit_s: float | None = DEFAULT_LIMIT_S,
+        on_interruption: OnInterruption | None = None,
         **options: Unpack[AnalyzeOptions],
     ) -> AnalysisStream:
         """Analyse pictures, text or both; iterate over the result with `for`.
@@ -63,16 +72,22 @@ class Client:
             prompt: the question or task, at most 32,000 characters.
             images: JPEG, PNG or WebP files, in the order in which the model sees them: paths, bytes or files opened
                 for reading bytes.
-            timeout: the deadline of the call, in seconds from the moment when the first event is asked for. What was
-                generated in time completes with `FinishReason.DEADLINE`.
+            timeout: the deadline, in seconds from the moment when the first event is asked for, resumes included. What
+                was generated in time completes with `FinishReason.DEADLINE`.
+            disconnect_grace: seconds for which the analysis goes on when this program is lost, at most one hour.
+            resume_limit_s: how long to try to go on after an interruption without a new event; None or 0: not at all.
+                A server that this client has never reached is not waited for; see `wait_until_ready`.
+            on_interruption: is told of each interruption: the error, and the seconds until the next try. It may raise
+                to give up.
             options: see `AnalyzeOptions`.
 
         Raises:
             MondrianError: one of its classes, from here or from the loop.
             OSError: from the loop; an image's path cannot be read.
         """
-        request = make_request(prompt, **options)
-        return AnalysisStream(partial(self._analyze, request, listed(images), timeout), self.address)
+        request = make_analyze_request(prompt, disconnect_grace=disconnect_grace, **options)
+        begin = partial(self._begin, request, listed(images))
+        return AnalysisStream(self._connection, self._resumption(resume_limit_s, timeout), begin, on_interruption)
 
     def ask(
         self,
@@ -80,6 +95,9 @@ class Client:
         *,
         images: Iterable[ImageInput] = (),
         timeout: float | None = None,
+        disconnect_grace: float = DISCONNECT_GRACE_S,
+        resume_limit_s: float | None = DEFAULT_LIMIT_S,
+        on_interruption: OnInterruption | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[AnalyzeOptions],
     ) -> Result:
@@ -88,18 +106,122 @@ class Client:
         Arguments and errors are those of `analyze`.
         """
         summary = Summary(on_progress)
-        with self.analyze(prompt, images=images, timeout=timeout, **options) as events:
+        stream = self.analyze(
+            prompt,
+            images=images,
+            timeout=timeout,
+            disconnect_grace=disconnect_grace,
+            resume_limit_s=resume_limit_s,
+            on_interruption=on_interruption,
+            **options,
+        )
+        with stream as events:
             for event in events:
                 summary.add(event)
         return summary.result()
 
+    def watch(
+        self,
+        name: str,
+        after_sequence: int = 0,
+        *,
+        timeout: float | None = None,
+        resume_limit_s: float | None = DEFAULT_LIMIT_S,
+        on_interruption: OnInterruption | None = None,
+    ) -> EventStream:
+        """Follow an analysis from any point of it; iterate over the result with `for`. Leaving cancels nothing.
+
+        Args:
+            name: `analyses/{id}`.
+            after_sequence: the sequence of the last event that was seen; 0: none.
+            timeout: raise `DeadlineExceeded` after so many seconds; the analysis goes on.
+            resume_limit_s: as in `analyze`.
+            on_interruption: as in `analyze`.
+
+        Raises:
+            AnalysisNotFound: from the loop, as are all; there is no such analysis.
+            EventsExpired: its events have been deleted.
+            MondrianError: another one of its classes.
+        """
+        cursor = Cursor(name, after_sequence)
+        return EventStream(self._connection, self._resumption(resume_limit_s, timeout), cursor, on_interruption)
+
+    def create(
+        self,
+        prompt: str = "",
+        *,
+        images: Iterable[ImageInput] = (),
+        timeout: float | None = 60.0,
+        **options: Unpack[AnalyzeOptions],
+    ) -> Analysis:
+        """Create an analysis that runs by itself, and return it as soon as the server has kept it.
+
+        While the server is unavailable the call is repeated; the request id sees to it that one analysis comes of it.
+
+        Args:
+            prompt: the question or task, at most 32,000 characters.
+            images: as in `analyze`.
+            timeout: seconds in all. For the analysis itself, see `time_limit`.
+            options: see `AnalyzeOptions`.
+
+        Raises:
+            MondrianError: one of its classes.
+            OSError: an image's path cannot be read.
+        """
+        request = make_request(analysis_service_pb2.CreateAnalysisRequest, prompt, **options)
+        _put_images(request.config, listed(images))
+        resumption = self._resumption(timeout or DEFAULT_LIMIT_S, timeout)
+        while True:
+            try:
+                call = partial(self._connection.analyses().CreateAnalysis, request, timeout=resumption.time_left_s())
+                return analysis_from_wire(self._connection.answer(call).analysis)
+            except MondrianError as error:
+                delay_s = resumption.delay_s(error)
+                if delay_s is None:
+                    raise
+            time.sleep(delay_s)
+
+    def get(self, name: str, *, timeout: float | None = 30.0) -> Analysis:
+        """Return an analysis as it stands now.
+
+        Args:
+            name: `analyses/{id}`.
+            timeout: seconds; None waits for as long as the connection lives.
+
+        Raises:
+            AnalysisNotFound: there is no such analysis.
+        """
+        request = analysis_service_pb2.GetAnalysisRequest(name=name)
+        call = partial(self._connection.analyses().GetAnalysis, request, timeout=timeout)
+        return analysis_from_wire(self._connection.answer(call).analysis)
+
+    def cancel(self, name: str, *, timeout: float | None = 30.0) -> Analysis:
+        """Cancel an analysis and return it; one that has ended is left as it is.
+
+        Raises:
+            AnalysisNotFound: there is no such analysis.
+        """
+        request = analysis_service_pb2.CancelAnalysisRequest(name=name)
+        call = partial(self._connection.analyses().CancelAnalysis, request, timeout=timeout)
+        return analysis_from_wire(self._connection.answer(call).analysis)
+
+    def delete(self, name: str, *, timeout: float | None = 30.0) -> None:
+        """Delete an ended analysis with everything that is kept of it.
+
+        Raises:
+            AnalysisActive: it has not ended; cancel it first.
+            AnalysisNotFound: there is no such analysis.
+        """
+        request = analysis_service_pb2.DeleteAnalysisRequest(name=name)
+        self._connection.answer(partial(self._connection.analyses().DeleteAnalysis, request, timeout=timeout))
+
     def list_advisors(self, *, timeout: float | None = 30.0) -> list[Advisor]:
         """Return the advisors, in the order of their ids. The timeout is in seconds, for each page."""
-        stub = advisor_service_pb2_grpc.AdvisorServiceStub(self._connect())
+        stub = advisor_service_pb2_grpc.AdvisorServiceStub(self._connection.channel())
         request = advisor_service_pb2.ListAdvisorsRequest()
         advisors: list[Advisor] = []
         while True:
-            response = self._answer(partial(stub.ListAdvisors, request, timeout=timeout))
+            response = self._connection.answer(partial(stub.ListAdvisors, request, timeout=timeout))
             advisors += map(advisor_from_wire, response.advisors)
             if not response.next_page_token:
                 return advisors
@@ -107,11 +229,11 @@ class Client:
 
     def list_models(self, *, timeout: float | None = 30.0) -> list[Model]:
         """Return the models, the default one first. The timeout is in seconds, for each page."""
-        stub = model_service_pb2_grpc.ModelServiceStub(self._connect())
+        stub = model_service_pb2_grpc.ModelServiceStub(self._connection.channel())
         request = model_service_pb2.ListModelsRequest()
         models: list[Model] = []
         while True:
-            response = self._answer(partial(stub.ListModels, request, timeout=timeout))
+            response = self._connection.answer(partial(stub.ListModels, request, timeout=timeout))
             models += map(model_from_wire, response.models)
             if not response.next_page_token:
                 return models
@@ -127,9 +249,9 @@ class Client:
         Raises:
             ModelNotFound: the server has no such model.
         """
-        stub = model_service_pb2_grpc.ModelServiceStub(self._connect())
+        stub = model_service_pb2_grpc.ModelServiceStub(self._connection.channel())
         request = model_service_pb2.GetModelRequest(name=name)
-        return model_from_wire(self._answer(partial(stub.GetModel, request, timeout=timeout)).model)
+        return model_from_wire(self._connection.answer(partial(stub.GetModel, request, timeout=timeout)).model)
 
     def wait_until_ready(self, *, timeout: float | None = 60.0) -> None:
         """Return when the server is reached and says that it serves: its model is loaded.
@@ -144,9 +266,8 @@ class Client:
             time.sleep(_health.RETRY_S)
 
     def close(self) -> None:
-        """Close the connection; analyses that still run are cancelled."""
-        self._closed = True
-        self._channel.close()
+        """Cancel the analyses of loops that still run, wait until the server knows, and close the connection."""
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,33 +277,59 @@ class Client:
     ) -> None:
         self.close()
 
-    def _connect(self) -> grpc.Channel:
-        if self._closed:
-            raise RuntimeError("the client is closed")
-        return self._channel
+    def list(
+        self,
+        *,
+        states: Iterable[AnalysisState] = (),
+        page_size: int = 0,
+        timeout: float | None = 30.0,
+    ) -> Iterator[Analysis]:
+        """Iterate over the analyses, newest first, with `for`; pages are fetched as they are needed.
 
-    def _analyze(
-        self, request: analysis_service_pb2.AnalyzeRequest, images: list[ImageInput], timeout: float | None
+        Args:
+            states: only analyses in these states; empty: all.
+            page_size: how many to fetch at once, at most 1,000. 0: the server chooses.
+            timeout: seconds, for each page.
+        """
+        request = make_list_request(states, page_size)
+        while True:
+            call = partial(self._connection.analyses().ListAnalyses, request, timeout=timeout)
+            response = self._connection.answer(call)
+            for message in response.analyses:
+                yield analysis_from_wire(message)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def _resumption(self, limit_s: float | None, timeout_s: float | None) -> Resumption:
+        return Resumption(self._connection.contact, limit_s=limit_s, timeout_s=timeout_s)
+
+    def _begin(
+        self, request: analysis_service_pb2.AnalyzeRequest, images: "list[ImageInput]", deadline_s: float | None
     ) -> SyncCall:
-        for data in read_images(images):
-            request.config.images.add(data=data)
-        stub = analysis_service_pb2_grpc.AnalysisServiceStub(self._connect())
-        return stub.Analyze(request, timeout=timeout)
-
-    def _answer(self, call: Callable[[], _R]) -> _R:
-        try:
-            return call()
-        except grpc.RpcError as error:
-            raise from_call(error, self.address) from None
+        if images:
+            _put_images(request.config, images)
+            images.clear()  # the call may be repeated, a file be read only once
+        return self._connection.analyses().Analyze(request, timeout=deadline_s)
 
     def _watch_health(self, timeout: float | None) -> bool:
-        watch = self._connect().unary_stream(_health.WATCH, _health.request_to_wire, _health.status_from_wire)
+        watch = self._connection.channel().unary_stream(
+            _health.WATCH, _health.request_to_wire, _health.status_from_wire
+        )
         call = watch("", timeout=timeout, wait_for_ready=True)
         try:
-            return any(status == _health.SERVING for status in call)
+            for status in call:
+                self._connection.contact.made = True
+                if status == _health.SERVING:
+                    return True
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise from_call(error, self.address) from None
-            return False
         finally:
             call.cancel()
+        return False
+
+
+def _put_images(config: analysis_pb2.AnalysisConfig, images: list[ImageInput]) -> None:
+    for data in read_images(images):
+        config.images.add(data=data)

@@ -9,13 +9,15 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from mondrian._catalogue import Advisor, Model, ModelState
 from mondrian._events import Accepted, Completed, Event, Progress, Token
 from mondrian._options import Sampling
-from mondrian._results import FinishReason, Stage, Timings, Usage
+from mondrian._results import AnalysisState, FinishReason, Stage, Timings, Usage
 from mondrian.v1 import advisor_service_pb2, analysis_pb2, model_service_pb2
 
 _E = TypeVar("_E", bound=IntEnum)
 
 
-class _Recorded(TypedDict):
+class Recorded(TypedDict):
+    """What stands around an event's payload."""
+
     sequence: int
     analysis: str
     create_time: datetime
@@ -24,17 +26,17 @@ class _Recorded(TypedDict):
 
 def event_from_wire(message: analysis_pb2.Event) -> Event | None:
     """Return the event, or None for one that ends the stream by an error or that this version does not know."""
-    recorded = _Recorded(
+    recorded = Recorded(
         sequence=message.sequence,
         analysis=message.analysis,
-        create_time=_time(message.create_time),
+        create_time=time_from_wire(message.create_time),
         advisor=message.advisor,
     )
     match message.WhichOneof("payload"):
         case "token":
             return _token(message.token, recorded)
         case "progress":
-            return _progress(message.progress, recorded)
+            return progress_from_wire(message.progress, recorded)
         case "accepted":
             return _accepted(message.accepted, recorded)
         case "completed":
@@ -43,7 +45,7 @@ def event_from_wire(message: analysis_pb2.Event) -> Event | None:
             return None
 
 
-def _accepted(message: analysis_pb2.Accepted, recorded: _Recorded) -> Accepted:
+def _accepted(message: analysis_pb2.Accepted, recorded: Recorded) -> Accepted:
     return Accepted(
         **recorded,
         model=message.model,
@@ -51,11 +53,12 @@ def _accepted(message: analysis_pb2.Accepted, recorded: _Recorded) -> Accepted:
         sampling=sampling_from_wire(message.sampling),
         context_tokens=message.context_tokens,
         queue_position=message.queue_position,
-        deadline_time=_time(message.deadline_time) if message.HasField("deadline_time") else None,
+        deadline_time=time_from_wire(message.deadline_time) if message.HasField("deadline_time") else None,
     )
 
 
-def _progress(message: analysis_pb2.Progress, recorded: _Recorded) -> Progress:
+def progress_from_wire(message: analysis_pb2.Progress, recorded: Recorded) -> Progress:
+    """Return where the analysis is."""
     has_estimate = message.HasField("estimated_time_left")
     return Progress(
         **recorded,
@@ -73,12 +76,13 @@ def _progress(message: analysis_pb2.Progress, recorded: _Recorded) -> Progress:
         output_tokens_per_s=message.output_tokens_per_s,
         prompt_tokens_per_s=message.prompt_tokens_per_s,
         peak_memory_bytes=message.peak_memory_bytes,
-        elapsed_s=_seconds(message.elapsed),
-        estimated_time_left_s=_seconds(message.estimated_time_left) if has_estimate else None,
+        elapsed_s=seconds_from_wire(message.elapsed),
+        estimated_time_left_s=seconds_from_wire(message.estimated_time_left) if has_estimate else None,
+        continuations=message.continuations,
     )
 
 
-def _token(message: analysis_pb2.Token, recorded: _Recorded) -> Token:
+def _token(message: analysis_pb2.Token, recorded: Recorded) -> Token:
     return Token(
         **recorded,
         text=message.text,
@@ -89,7 +93,7 @@ def _token(message: analysis_pb2.Token, recorded: _Recorded) -> Token:
     )
 
 
-def _completed(message: analysis_pb2.Completed, recorded: _Recorded) -> Completed:
+def _completed(message: analysis_pb2.Completed, recorded: Recorded) -> Completed:
     return Completed(
         **recorded,
         text=message.text,
@@ -128,15 +132,15 @@ def usage_from_wire(message: analysis_pb2.Usage) -> Usage:
 def timings_from_wire(message: analysis_pb2.Timings) -> Timings:
     """Return the times in seconds; parts that are not set are None."""
     return Timings(
-        queue_s=_seconds(message.queue) if message.HasField("queue") else None,
-        prepare_s=_seconds(message.prepare) if message.HasField("prepare") else None,
-        encode_s=_seconds(message.encode) if message.HasField("encode") else None,
-        prefill_s=_seconds(message.prefill) if message.HasField("prefill") else None,
+        queue_s=seconds_from_wire(message.queue) if message.HasField("queue") else None,
+        prepare_s=seconds_from_wire(message.prepare) if message.HasField("prepare") else None,
+        encode_s=seconds_from_wire(message.encode) if message.HasField("encode") else None,
+        prefill_s=seconds_from_wire(message.prefill) if message.HasField("prefill") else None,
         time_to_first_token_s=(
-            _seconds(message.time_to_first_token) if message.HasField("time_to_first_token") else None
+            seconds_from_wire(message.time_to_first_token) if message.HasField("time_to_first_token") else None
         ),
-        decode_s=_seconds(message.decode) if message.HasField("decode") else None,
-        total_s=_seconds(message.total) if message.HasField("total") else None,
+        decode_s=seconds_from_wire(message.decode) if message.HasField("decode") else None,
+        total_s=seconds_from_wire(message.total) if message.HasField("total") else None,
         prompt_tokens_per_s=message.prompt_tokens_per_s,
         output_tokens_per_s=message.output_tokens_per_s,
         peak_memory_bytes=message.peak_memory_bytes,
@@ -178,6 +182,16 @@ def stage_from_wire(value: int) -> Stage:
     return _enum(Stage, value)
 
 
+def state_from_wire(value: int) -> AnalysisState:
+    """Return the state."""
+    return _enum(AnalysisState, value)
+
+
+def finish_reason_from_wire(value: int) -> FinishReason:
+    """Return the reason."""
+    return _enum(FinishReason, value)
+
+
 def _enum(cls: type[_E], value: int) -> _E:
     try:
         return cls(value)
@@ -185,9 +199,11 @@ def _enum(cls: type[_E], value: int) -> _E:
         return cls(0)
 
 
-def _time(message: timestamp_pb2.Timestamp) -> datetime:
+def time_from_wire(message: timestamp_pb2.Timestamp) -> datetime:
+    """Return the time in UTC."""
     return message.ToDatetime(tzinfo=UTC)
 
 
-def _seconds(message: duration_pb2.Duration) -> float:
+def seconds_from_wire(message: duration_pb2.Duration) -> float:
+    """Return the duration in seconds."""
     return message.seconds + message.nanos / 1e9

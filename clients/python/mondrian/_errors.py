@@ -3,20 +3,26 @@
 MondrianError                   any other code       -
 ├── InvalidRequest              INVALID_ARGUMENT     INVALID_REQUEST
 │   ├── InvalidImage            INVALID_ARGUMENT     INVALID_IMAGE
-│   └── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED
+│   ├── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED
+│   └── RequestIdReused         INVALID_ARGUMENT     REQUEST_ID_REUSED
 ├── NotFound                    NOT_FOUND            -
+│   ├── AnalysisNotFound        NOT_FOUND            ANALYSIS_NOT_FOUND
 │   └── ModelNotFound           NOT_FOUND            MODEL_NOT_FOUND
+├── FailedPrecondition          FAILED_PRECONDITION  -
+│   ├── AnalysisActive          FAILED_PRECONDITION  ANALYSIS_ACTIVE
+│   └── EventsExpired           FAILED_PRECONDITION  EVENTS_EXPIRED
 ├── ResourceExhausted           RESOURCE_EXHAUSTED   -
 │   ├── TooManyAnalyses         RESOURCE_EXHAUSTED   TOO_MANY_ANALYSES
 │   └── TooManyBytes            RESOURCE_EXHAUSTED   TOO_MANY_BYTES
 ├── DeadlineExceeded            DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
 ├── Unavailable                 UNAVAILABLE          -
-│   ├── EngineLost              UNAVAILABLE          ENGINE_LOST
 │   ├── EngineUnavailable       UNAVAILABLE          ENGINE_UNAVAILABLE
+│   ├── LogUnavailable          UNAVAILABLE          LOG_UNAVAILABLE
 │   ├── ShuttingDown            UNAVAILABLE          SHUTTING_DOWN
 │   └── ConnectionFailed        UNAVAILABLE          CONNECTION_FAILED (no server was reached, or it was lost)
 ├── AnalysisCancelled           CANCELLED            -
 └── InternalError               INTERNAL             INTERNAL
+    ├── EngineCrashed           INTERNAL             ENGINE_CRASHED
     └── GenerationFailed        INTERNAL             GENERATION_FAILED
 
 A reason that this version does not know falls back on the class of its code. An image file that cannot be read is
@@ -46,7 +52,7 @@ class MondrianError(Exception):
     code: str = "UNKNOWN"
     """The canonical code, such as `UNAVAILABLE`."""
     reason: str = ""
-    """The stable reason, such as `ENGINE_LOST`; empty where the server gave none."""
+    """The stable reason, such as `ENGINE_UNAVAILABLE`; empty where the server gave none."""
 
     codes: ClassVar[tuple[str, ...]] = ()
     """The codes that this class, or a class below it, stands for."""
@@ -106,6 +112,12 @@ class ContextExceeded(InvalidRequest):
     reason = "CONTEXT_EXCEEDED"
 
 
+class RequestIdReused(InvalidRequest):
+    """The `request_id` stands for another request already."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
 class NotFound(MondrianError):
     """The server has no such thing."""
 
@@ -113,10 +125,35 @@ class NotFound(MondrianError):
     codes = ("NOT_FOUND",)
 
 
+class AnalysisNotFound(NotFound):
+    """There is no such analysis, or it is somebody else's."""
+
+    reason = "ANALYSIS_NOT_FOUND"
+
+
 class ModelNotFound(NotFound):
     """The server has no such model."""
 
     reason = "MODEL_NOT_FOUND"
+
+
+class FailedPrecondition(MondrianError):
+    """The thing is not in the state that the call needs."""
+
+    code = "FAILED_PRECONDITION"
+    codes = ("FAILED_PRECONDITION",)
+
+
+class AnalysisActive(FailedPrecondition):
+    """Only an analysis that has ended can be deleted; cancel it first."""
+
+    reason = "ANALYSIS_ACTIVE"
+
+
+class EventsExpired(FailedPrecondition):
+    """The events were deleted because of their age or size; the analysis can no longer be watched."""
+
+    reason = "EVENTS_EXPIRED"
 
 
 class ResourceExhausted(MondrianError):
@@ -153,20 +190,20 @@ class Unavailable(MondrianError):
     codes = ("UNAVAILABLE",)
 
 
-class EngineLost(Unavailable):
-    """The engine died or hung while it held the analysis; it is being replaced."""
-
-    reason = "ENGINE_LOST"
-
-
 class EngineUnavailable(Unavailable):
     """The engine cannot be started at present."""
 
     reason = "ENGINE_UNAVAILABLE"
 
 
+class LogUnavailable(Unavailable):
+    """Events cannot be kept at present, as when the disk is full."""
+
+    reason = "LOG_UNAVAILABLE"
+
+
 class ShuttingDown(Unavailable):
-    """The server is ending."""
+    """The server is ending; analyses that are active go on at its next start."""
 
     reason = "SHUTTING_DOWN"
 
@@ -192,6 +229,12 @@ class InternalError(MondrianError):
     code = "INTERNAL"
     reason = "INTERNAL"
     codes = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
+
+
+class EngineCrashed(InternalError):
+    """The engine crashed three times over this analysis."""
+
+    reason = "ENGINE_CRASHED"
 
 
 class GenerationFailed(InternalError):

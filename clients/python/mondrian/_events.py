@@ -76,6 +76,9 @@ class Progress(_Recorded):
     """Time since the analysis was accepted."""
     estimated_time_left_s: float | None = None
     """The longest that the rest will take at the present rate. None: not known."""
+    continuations: int = 0
+    """How often the analysis was interrupted by the end of the engine or the server, and went on where it had
+    stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

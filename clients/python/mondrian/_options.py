@@ -54,7 +54,7 @@ class Delivery:
 
 
 class AnalyzeOptions(TypedDict, total=False):
-    """The keyword arguments that `analyze` and `ask` share, in both clients."""
+    """The keyword arguments that `analyze`, `ask` and `create` share, in both clients."""
 
     advisor: str
     """The advisor whose instructions and sampling defaults apply, such as `ansel`. Excludes `instructions`."""
@@ -83,4 +83,5 @@ class AnalyzeOptions(TypedDict, total=False):
     """The longest that the analysis may take, in seconds, queue included. When it is over, the text that is there
     completes with `FinishReason.DEADLINE`; where there is none, the call raises `DeadlineExceeded`."""
     request_id: str
-    """A name for this request in the server's log, at most 64 characters."""
+    """A name for this request, at most 64 characters; by default one is drawn. The same name with the same request
+    leads to the first one's analysis; with another request it raises `RequestIdReused`."""

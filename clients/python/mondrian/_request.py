@@ -1,14 +1,16 @@
 """Arguments to the wire request, with the field named where a value cannot be sent."""
 
-from collections.abc import Generator, Sequence
+import uuid
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar, Unpack
 
 from google.protobuf import duration_pb2
 
 from mondrian._errors import FieldViolation, InvalidRequest
-from mondrian._options import Delivery, Sampling, TokenDetail
+from mondrian._options import AnalyzeOptions, Delivery, Sampling, TokenDetail
+from mondrian._results import AnalysisState
 from mondrian.v1 import analysis_pb2, analysis_service_pb2
 
 _SAMPLING_FIELDS = (
@@ -22,12 +24,30 @@ _SAMPLING_FIELDS = (
     "seed",
 )
 
+_Request = TypeVar("_Request", analysis_service_pb2.AnalyzeRequest, analysis_service_pb2.CreateAnalysisRequest)
+
 
 class _Message(Protocol):
     def __setattr__(self, name: str, value: object, /) -> None: ...
 
 
+def make_analyze_request(
+    prompt: str, *, disconnect_grace: float, **options: Unpack[AnalyzeOptions]
+) -> analysis_service_pb2.AnalyzeRequest:
+    """Return the request without its images, as `make_request` does."""
+    request = make_request(analysis_service_pb2.AnalyzeRequest, prompt, **options)
+    _put_duration(request.disconnect_grace, disconnect_grace, "disconnect_grace")
+    return request
+
+
+def make_list_request(states: Iterable[AnalysisState], page_size: int) -> analysis_service_pb2.ListAnalysesRequest:
+    """Return the request of the first page."""
+    wanted = [analysis_pb2.AnalysisState.ValueType(state) for state in states]
+    return analysis_service_pb2.ListAnalysesRequest(page_size=page_size, states=wanted)
+
+
 def make_request(
+    kind: type[_Request],
     prompt: str,
     *,
     advisor: str = "",
@@ -47,8 +67,8 @@ def make_request(
     delivery: Delivery | None = None,
     time_limit: float | None = None,
     request_id: str = "",
-) -> analysis_service_pb2.AnalyzeRequest:
-    """Return the request without its images.
+) -> _Request:
+    """Return the request without its images; it has a name of its own, so that it can be repeated.
 
     Raises:
         InvalidRequest: a value cannot be sent at all; what is out of range is for the server to say.
@@ -64,14 +84,15 @@ def make_request(
         seed=seed,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
     )
-    request = analysis_service_pb2.AnalyzeRequest()
-    _put(request, "request_id", request_id, "request_id")
+    request = kind()
+    _put(request, "request_id", request_id or uuid.uuid4().hex, "request_id")
+    config = request.config
     for name, value in (("prompt", prompt), ("advisor", advisor), ("instructions", instructions), ("model", model)):
-        _put(request.config, name, value, f"config.{name}")
-    _put_sampling(request.config.sampling, _merged(own, sampling or Sampling()))
-    _put_token_detail(request.config, token_detail)
-    _put_delivery(request.config, delivery)
-    _put_duration(request.config.time_limit, time_limit, "config.time_limit")
+        _put(config, name, value, f"config.{name}")
+    _put_sampling(config.sampling, _merged(own, sampling or Sampling()))
+    _put_token_detail(config, token_detail)
+    _put_delivery(config, delivery)
+    _put_duration(config.time_limit, time_limit, "config.time_limit")
     return request
 
 

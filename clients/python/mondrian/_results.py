@@ -33,6 +33,21 @@ class FinishReason(enum.IntEnum):
     """The timeout or the `time_limit` came; the text is what was generated in time."""
 
 
+class AnalysisState(enum.IntEnum):
+    """What became of an analysis."""
+
+    UNKNOWN = 0
+    """A state that this version of the client does not know."""
+    ACTIVE = 1
+    """It is waiting or running."""
+    COMPLETED = 2
+    """It gave its whole answer."""
+    FAILED = 3
+    """It could not go on."""
+    CANCELLED = 4
+    """Its caller no longer wanted it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens in and out."""

@@ -59,22 +59,22 @@ def from_status(status: status_pb2.Status) -> MondrianError:
     )
 
 
-def from_failed(event: analysis_pb2.Event) -> MondrianError:
-    """Return the error that a `failed` event tells."""
-    error = from_status(event.failed.error)
-    error.usage = usage_from_wire(event.failed.usage)
-    error.timings = timings_from_wire(event.failed.timings)
+def from_failed(message: analysis_pb2.Failed) -> MondrianError:
+    """Return the error that the end of an analysis tells."""
+    error = from_status(message.error)
+    error.usage = usage_from_wire(message.usage)
+    error.timings = timings_from_wire(message.timings)
     return error
 
 
-def from_cancelled(event: analysis_pb2.Event) -> AnalysisCancelled:
-    """Return the error that a `cancelled` event tells."""
+def from_cancelled(message: analysis_pb2.Cancelled) -> AnalysisCancelled:
+    """Return the error that stands for a cancelled analysis."""
     error = AnalysisCancelled(
         "the analysis was cancelled",
-        usage=usage_from_wire(event.cancelled.usage),
-        timings=timings_from_wire(event.cancelled.timings),
+        usage=usage_from_wire(message.usage),
+        timings=timings_from_wire(message.timings),
     )
-    error.stage = stage_from_wire(event.cancelled.stage)
+    error.stage = stage_from_wire(message.stage)
     return error
 
 

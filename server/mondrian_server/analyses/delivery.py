@@ -20,15 +20,27 @@ class DeliveryPolicy:
 class TokenBuffer:
     """Collects one analysis's tokens between two token events."""
 
-    def __init__(self, policy: DeliveryPolicy) -> None:
-        """Start with the first token of the analysis."""
+    def __init__(self, policy: DeliveryPolicy, *, details: bool) -> None:
+        """Start with the first token of the analysis.
+
+        Args:
+            policy: when tokens are due.
+            details: whether tokens are due that have given no whole character yet.
+        """
         self._policy = policy
+        self._details = details
         self._texts: list[str] = []
         self._ids: list[int] = []
         self._log_probabilities: list[float] = []
         self._count = 0
         self._first_index = 0
         self._sent_at: float | None = None
+
+    def restart(self, first_index: int) -> None:
+        """Drop what was collected, and go on with the token of that index."""
+        self._texts, self._ids, self._log_probabilities = [], [], []
+        self._count = 0
+        self._first_index = first_index
 
     def add(self, text: str, count: int, ids: tuple[int, ...], log_probabilities: tuple[float, ...]) -> None:
         """Collect tokens and the text that became certain with them."""
@@ -45,7 +57,7 @@ class TokenBuffer:
 
     def due_in_s(self, now_s: float) -> float | None:
         """Return seconds until the collected tokens are due; 0 or less: now; None: there is nothing to send."""
-        if not self._texts and not self._ids and not self._log_probabilities:
+        if not self._texts and not (self._details and self._count):
             return None
         if self._sent_at is None or self._is_full() or self._ends_a_sentence():
             return 0.0

@@ -40,6 +40,7 @@ class Tracker:
     prepare_s: float | None = None
     encode_s: float | None = None
     prefill_s: float | None = None
+    continuations: int = 0
     _fraction: float = field(default=0.0)
 
     def enter(self, stage: Stage, now_s: float) -> bool:
@@ -53,6 +54,22 @@ class Tracker:
             self.prefill_at = now_s
         return True
 
+    def continue_from_here(self, *, output_tokens: int) -> None:
+        """Begin the stages again after an interruption, with that many tokens kept; the fraction stays."""
+        self.stage = Stage.QUEUED
+        self.output_tokens = output_tokens
+        self.continuations += 1
+        self.prompt_tokens_done = 0
+        self.prefill_at = None
+
+    def restore(self, progress: Progress) -> None:
+        """Take over what the newest progress of an earlier life of the analysis said."""
+        self.stage = progress.stage
+        self.prompt_tokens_total = progress.prompt_tokens_total
+        self.max_output_tokens = progress.max_output_tokens
+        self.continuations = progress.continuations
+        self._fraction = progress.fraction
+
     def count_tokens(self, count: int, now_s: float) -> None:
         """Note that tokens were generated."""
         if self.first_token_at is None:
@@ -60,14 +77,14 @@ class Tracker:
         self.last_token_at = now_s
         self.output_tokens += count
 
-    def snapshot(self, now_s: float) -> Progress:
-        """Return the progress event for this moment."""
+    def snapshot(self, now_s: float, *, message: str = "") -> Progress:
+        """Return the progress event for this moment, with another sentence than the stage's own if one is given."""
         rate = self.output_tokens_per_s
         left = self.max_output_tokens - self.output_tokens
         estimating = self.stage is Stage.GENERATING and rate > 0 and left > 0
         return Progress(
             stage=self.stage,
-            message=self._message(rate),
+            message=message or self._message(rate),
             fraction=self._advance(),
             queue_position=self.queue_position if self.stage is Stage.QUEUED else 0,
             loaded_bytes=self.loaded_bytes,
@@ -82,6 +99,7 @@ class Tracker:
             peak_memory_bytes=self.peak_memory_bytes,
             elapsed_s=now_s - self.accepted_at,
             estimated_time_left_s=left / rate if estimating else None,
+            continuations=self.continuations,
         )
 
     def usage(self) -> Usage:

@@ -53,19 +53,15 @@ class FairQueue(Generic[Waiting]):
         """Take out, wherever it stands; return whether it was there."""
         return self._line.pop(id(item), None) is not None
 
-    def pop(self, running: Mapping[str, int], slots: int) -> Waiting:
-        """Take out the next one; raises IndexError when nobody waits.
+    def peek(self, running: Mapping[str, int], slots: int) -> Waiting | None:
+        """Return the next one, who stays in the line; None when nobody waits.
 
         Args:
             running: rows in work by caller.
             slots: the number of slots in all.
 
         """
-        item = next(self.order(running, slots), None)
-        if item is None:
-            raise IndexError("the queue is empty")
-        del self._line[id(item)]
-        return item
+        return next(self.order(running, slots), None)
 
     def order(self, running: Mapping[str, int], slots: int) -> Iterator[Waiting]:
         """Yield everybody in the order in which they would come if nothing ended and slots went on forever."""

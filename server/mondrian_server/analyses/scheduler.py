@@ -10,8 +10,8 @@ from mondrian_server.engine.interface import Engine, EngineState
 from mondrian_server.engine.protocol import RowSampling, Submit
 from mondrian_server.events import Stage
 
-MAX_DISPATCHES = 2
-"""How often an analysis that had not started may be handed to a new engine after the loss of one."""
+ALONE_AFTER_CRASHES = 2
+"""After so many crashes since its last token an analysis runs alone, so that the next one shows whose fault it is."""
 
 _POSITIONS_INTERVAL_S = 1.0
 
@@ -38,6 +38,8 @@ class Scheduler:
         self._queue: FairQueue[Analysis] = FairQueue()
         self._rows: dict[int, Analysis] = {}
         self._next_row = 1
+        self._restrained = False
+        self._paused = False
         self._positions_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -80,35 +82,61 @@ class Scheduler:
         if analysis.row is not None:
             self._submit(analysis)
 
+    def pause(self, paused: bool) -> None:
+        """Hand the engine nothing more, or go on."""
+        self._paused = paused
+        self.pump()
+
     def pump(self) -> None:
         """Hand the next analyses to the engine as long as it has room, or tell them that the model is being loaded."""
         state = self._engine.status.state
+        self._restrained = False
         if state is EngineState.READY:
-            while len(self._queue) and len(self._rows) < self._slots + self._lookahead:
-                self._dispatch(self._queue.pop(self._running(), self._slots))
+            while (
+                not self._paused
+                and (head := self._queue.peek(self._running(), self._slots))
+                and self._has_room_for(head)
+            ):
+                self._queue.remove(head)
+                self._dispatch(head)
         elif state is EngineState.LOADING:
             self._show_loading()
         self._refresh_positions_soon()
 
+    def relent(self) -> None:
+        """Go on if everybody waited for a suspect to finish alone, and it is none any more."""
+        if self._restrained and not self._runs_suspect():
+            self.pump()
+
     def lose_rows(self) -> list[Analysis]:
-        """Take back every row of a lost engine; return the analyses that had started, those that had not wait again."""
-        lost = list(self._rows.values())
-        self._rows.clear()
-        started: list[Analysis] = []
-        for analysis in reversed(lost):
+        """Take back every row of a lost engine; return the active analyses that the engine had in hand, oldest first.
+
+        They wait again, at the head of the queue and in their old order, as do those that it did not have yet.
+        """
+        lost = [analysis for analysis in self._rows.values() if not analysis.ended]
+        in_hand = [analysis for analysis in lost if analysis.submitted]
+        for analysis in self._rows.values():
             analysis.row, analysis.submitted = None, False
-            if analysis.ended:
-                continue
-            if has_started(analysis) or analysis.dispatches >= MAX_DISPATCHES:
-                started.append(analysis)
-            else:
-                self._queue.push_front(analysis)
-        started.reverse()
-        return started
+        self._rows.clear()
+        for analysis in reversed(lost):
+            self._queue.push_front(analysis)
+        return in_hand
 
     def __iter__(self) -> Iterator[Analysis]:
         """Iterate over the waiting, in order of arrival."""
         return iter(self._queue)
+
+    def _has_room_for(self, analysis: Analysis) -> bool:
+        """Return whether there is a place for an analysis; a suspect gets none beside others, nor they beside it."""
+        if not self._rows:
+            return True
+        self._restrained = self._runs_suspect()
+        if self._restrained or _is_suspect(analysis):
+            return False
+        return len(self._rows) < self._slots + self._lookahead
+
+    def _runs_suspect(self) -> bool:
+        return any(_is_suspect(row) for row in self._rows.values())
 
     def _dispatch(self, analysis: Analysis) -> None:
         """Give an analysis its row; the engine gets it now, or as soon as its images are decoded."""
@@ -124,7 +152,6 @@ class Scheduler:
     def _submit(self, analysis: Analysis) -> None:
         assert analysis.row is not None
         analysis.submitted = True
-        analysis.dispatches += 1
         self._engine.submit(_to_submit(analysis, analysis.row))
 
     def _running(self) -> Counter[str]:
@@ -160,17 +187,17 @@ class Scheduler:
             analysis.move(position)
 
 
-def has_started(analysis: Analysis) -> bool:
-    """Return whether the engine has begun to compute, so that another engine could not take over."""
-    return analysis.tracker.stage > Stage.PREPARING
+def _is_suspect(analysis: Analysis) -> bool:
+    return analysis.crashes >= ALONE_AFTER_CRASHES
 
 
 def _to_submit(analysis: Analysis, row: int) -> Submit:
-    resolved, sampling = analysis.resolved, analysis.resolved.sampling
+    request, resolved = analysis.spec.request, analysis.spec.resolved
+    sampling = resolved.sampling
     return Submit(
         row=row,
         instructions=resolved.instructions,
-        prompt=analysis.request.prompt,
+        prompt=request.prompt,
         pictures=analysis.pictures,
         sampling=RowSampling(
             max_tokens=sampling.max_tokens,
@@ -185,5 +212,6 @@ def _to_submit(analysis: Analysis, row: int) -> Submit:
             stop=sampling.stop,
         ),
         cache_scope=analysis.caller,
-        details=analysis.request.token_ids or analysis.request.log_probabilities,
+        details=request.log_probabilities,
+        prior_ids=tuple(analysis.ids),
     )

@@ -1,36 +1,38 @@
-"""The analyses service: admission, and the way of every event from the engine to its analysis."""
+"""The analyses service: what callers can do with analyses, and the way of each event from the engine to its own."""
 
 import asyncio
+import contextlib
+import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
 from mondrian_server import errors
+from mondrian_server.analyses.admission import SHUTDOWN_RETRY_S, Admission, AdmissionLimits
 from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.analyses.reporting import log_acceptance, log_end
 from mondrian_server.analyses.request import AnalysisRequest
-from mondrian_server.analyses.resolution import Catalogue, Defaults, Resolved, resolve
-from mondrian_server.analyses.scheduler import Scheduler, has_started
-from mondrian_server.analyses.validation import RequestLimits, validate
-from mondrian_server.engine.interface import Engine, EngineState, EngineStatus
+from mondrian_server.analyses.resolution import Catalogue, Defaults, resolve
+from mondrian_server.analyses.scheduler import ALONE_AFTER_CRASHES, Scheduler
+from mondrian_server.analyses.spec import Spec, decode_spec, digest_of, encode_spec
+from mondrian_server.analyses.validation import validate
+from mondrian_server.analyses.view import View
+from mondrian_server.engine.interface import Engine, EngineStatus
 from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
-from mondrian_server.events import Accepted, Cancelled, Completed, Event, Failed, Terminal
-from mondrian_server.log.interface import EventLog
+from mondrian_server.events import Accepted, Event, Terminal
+from mondrian_server.log.interface import EventLog, Images, Record, RequestIdTaken, State
 from mondrian_server.pictures import Picture
 from mondrian_server.sampling import Sampling
 
 _log = structlog.stdlib.get_logger(__name__)
 
-HOPELESS_FAILURES = 3
-"""After so many failed starts of the engine in a row, analyses are refused instead of kept waiting."""
-
-_SHUTDOWN_RETRY_S = 5.0
-
-_NO_LIMIT_S = 1e8
-"""A limit of three years and more is none: it is beyond what clocks and timers can hold."""
+LEASE_S = 30.0
+"""How long a server holds its analyses without a heartbeat. A log of one server takes no notice of it."""
 
 
 class Decoder(Protocol):
@@ -41,21 +43,8 @@ class Decoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionLimits:
-    """How much may wait, and what one request may hold.
-
-    deadline_margin_s: how long before a call's deadline the last events are written, so that they arrive in time.
-    """
-
-    max_waiting: int = 256
-    max_waiting_bytes: int = 1 << 30
-    deadline_margin_s: float = 0.25
-    request: RequestLimits = field(default_factory=RequestLimits)
-
-
 class AnalysesService:
-    """Everything that is waiting or running. An `EngineListener`; for use on one event loop."""
+    """Every analysis, active or ended. An `EngineListener`; for use on one event loop."""
 
     def __init__(
         self,
@@ -68,7 +57,7 @@ class AnalysesService:
         advisors: Catalogue,
         log: EventLog,
     ) -> None:
-        """Begin with nothing to do."""
+        """Begin with nothing to do; `recover` takes up what an earlier life of the server left."""
         self._limits = limits
         self._defaults = defaults
         self._engine = engine
@@ -76,114 +65,172 @@ class AnalysesService:
         self._decoder = decoder
         self._advisors = advisors
         self._log = log
+        self._owner = uuid.uuid4().hex
+        self._admission = Admission(limits)
         self._live: dict[str, Analysis] = {}
-        self._bytes_held = 0
-        self._draining = False
+        self._watched: Counter[str] = Counter()
+        self._waiting: set[asyncio.Task[object]] = set()
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def live(self) -> int:
-        """How many analyses have not ended."""
+        """How many analyses are active."""
         return len(self._live)
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of images and pictures held for analyses that have not started."""
-        return self._bytes_held
+        """Bytes of images and pictures held for active analyses."""
+        return self._admission.bytes_held
 
     # What callers ask for.
 
     def check_room(self, new_bytes: int) -> None:
-        """Raise TooManyAnalyses, TooManyBytes, EngineUnavailable or ShuttingDown if a request must be refused now.
+        """Raise the error that tells why a request must be refused now, if it must.
 
-        `new_bytes` are those of its images. A cheap look before the images are touched; `accept` looks again.
+        `new_bytes` are those of its images. A cheap look before the images are touched; `create` looks again.
         """
-        waiting, status = self._scheduler.waiting, self._engine.status
-        if self._draining:
-            raise errors.ShuttingDown("the server is ending", retry_after_s=_SHUTDOWN_RETRY_S)
-        if _is_hopeless(status):
-            raise _unavailable(status)
-        if waiting >= self._limits.max_waiting:
-            raise errors.TooManyAnalyses(
-                f"{waiting} analyses are waiting, and no more may", retry_after_s=self._retry_after_s()
-            )
-        if new_bytes and self._bytes_held + new_bytes > self._limits.max_waiting_bytes:
-            raise errors.TooManyBytes(
-                "the images of waiting analyses fill the memory set aside for them", retry_after_s=self._retry_after_s()
-            )
+        self._admission.check(
+            new_bytes,
+            waiting=self._scheduler.waiting,
+            status=self._engine.status,
+            log_available=self._log.available,
+        )
 
-    def accept(self, request: AnalysisRequest, *, deadline_in_s: float | None) -> str:
-        """Take a request on and return the analysis's name, `analyses/{id}`.
+    async def create(
+        self, request: AnalysisRequest, *, deadline_in_s: float | None = None, disconnect_grace_s: float | None = None
+    ) -> str:
+        """Take a request on and return the analysis's name, `analyses/{id}`, once it is kept.
 
-        Its images are decoded while it waits; a bad one fails the analysis.
+        The caller's `request_id` of an earlier request returns that one's analysis. The images are decoded while it
+        waits; a bad one fails the analysis. If the awaiting task is cancelled, the analysis is let go as by `let_go`.
 
         Args:
             request: what is asked for.
             deadline_in_s: seconds to the call's own deadline; None: it has none.
+            disconnect_grace_s: what `let_go` grants; None: the analysis is detached.
 
         Raises:
-            InvalidRequest: a field breaks a rule.
-            TooManyAnalyses, TooManyBytes, EngineUnavailable, ShuttingDown: not now.
-
+            InvalidRequest: a field breaks a rule, RequestIdReused among them.
+            TooManyAnalyses, TooManyBytes, EngineUnavailable, LogUnavailable, ShuttingDown: not now.
         """
-        self.check_room(sum(map(len, request.images)))
-        validate(request, self._limits.request)
-        resolved = resolve(request, self._defaults, self._advisors)
-        analysis = Analysis(f"analyses/{uuid.uuid4().hex}", request, resolved, log=self._log, on_end=self._ended)
-        self._live[analysis.name] = analysis
-        self._idle.clear()
-        self._bytes_held += analysis.bytes_held
-        position = self._scheduler.enter(analysis)
-        limit_s = _earlier(self._with_margin(deadline_in_s), request.time_limit_s)
-        _log_acceptance(analysis.name, request, position)
-        analysis.accept(self._accepted(resolved, position, limit_s), deadline_in_s=limit_s)
-        if request.images:
-            analysis.preparation = asyncio.create_task(self._decode(analysis, request.images))
-        self._scheduler.pump()
-        return analysis.name
+        work = asyncio.create_task(self._create(request, deadline_in_s, disconnect_grace_s))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._let_go_of_result)
+            raise
 
-    async def watch(self, name: str, after_sequence: int = 0) -> AsyncGenerator[Sequence[Event]]:
-        """Yield the events after a sequence as they come, in groups, to the terminal one."""
-        while True:
-            events = self._log.read(name, after_sequence)
-            if events:
-                yield events
-                if events[-1].is_terminal:
-                    return
-                after_sequence = events[-1].sequence
-            await self._log.wait(name, after_sequence)
+    async def watch(self, name: str, caller: str, after_sequence: int = 0) -> AsyncGenerator[Sequence[Event]]:
+        """Yield the events after a sequence in groups, as they are kept, to the terminal one.
 
-    def cancel(self, name: str) -> None:
-        """End an analysis that is no longer wanted; one that has ended, or never was, is left alone."""
+        Raises:
+            AnalysisNotFound: there is none, or it is deleted in between.
+            EventsExpired: the events were deleted.
+            ShuttingDown: the server ends before the analysis does.
+        """
+        self._watched[name] += 1
+        try:
+            await self._record(name, caller)
+            while True:
+                closing = self._closed
+                # Before reading: an end that the record shows is kept, and so is everything before it.
+                ended = (closing or name not in self._live) and await self._has_ended(name, caller)
+                events = await self._read(name, after_sequence)
+                if events:
+                    yield events
+                    if events[-1].is_terminal:
+                        return
+                    after_sequence = events[-1].sequence
+                elif ended:
+                    return  # The caller has seen the terminal event already.
+                elif closing:
+                    raise errors.ShuttingDown("the server is ending", retry_after_s=SHUTDOWN_RETRY_S)
+                else:
+                    await self._wait(name, after_sequence)
+        finally:
+            self._watched[name] -= 1
+            if not self._watched[name]:
+                del self._watched[name]
+
+    async def get(self, name: str, caller: str) -> View:
+        """Return an analysis as it stands now; raises AnalysisNotFound."""
+        return self._view(await self._record(name, caller))
+
+    async def list(
+        self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
+    ) -> Sequence[View]:
+        """Return the caller's analyses, newest first; those before a record's number, if one is given."""
+        records = await self._log.list(caller, states, before_number=before_number, limit=limit)
+        return [self._view(record) for record in records]
+
+    async def cancel(self, name: str, caller: str) -> View:
+        """End an analysis that is no longer wanted and return it; one that has ended is left alone."""
+        await self._record(name, caller)
         analysis = self._live.get(name)
         if analysis is not None:
             analysis.cancel()
+            await self._log.wait(name, analysis.last_sequence - 1)
+        return await self.get(name, caller)
 
-    def forget(self, name: str) -> None:
-        """Drop an analysis and its log, cancelling it if it still runs."""
-        self.cancel(name)
-        self._log.delete(name)
+    async def delete(self, name: str, caller: str) -> None:
+        """Delete an ended analysis; raises AnalysisNotFound, or AnalysisActive."""
+        record = await self._record(name, caller)
+        if name in self._live or record.state is State.ACTIVE:
+            raise errors.AnalysisActive(f"{name} is active; cancel it first", field="name")
+        await self._log.delete(name)
+
+    def let_go(self, name: str) -> None:
+        """Cancel an analysis whose call has gone, after its grace, unless somebody watches it then."""
+        analysis = self._live.get(name)
+        grace_s = analysis.spec.disconnect_grace_s if analysis else None
+        if grace_s == 0:
+            self._cancel_if_unwatched(name)
+        elif grace_s is not None:
+            asyncio.get_running_loop().call_later(grace_s, self._cancel_if_unwatched, name)
 
     # What the operator asks for.
 
+    async def recover(self) -> None:
+        """Take up the active analyses that an earlier life of the server left in the log."""
+        for record in await self._log.claim(self._owner, lease_s=LEASE_S):
+            try:
+                await self._recover(record)
+            except Exception:
+                _log.exception("an analysis could not be taken up", analysis=record.name)
+        if self._live:
+            _log.info("continuing", analyses=len(self._live))
+
+    async def hold(self) -> None:
+        """Renew the leases of what is active, and cancel what others have asked to cancel."""
+        for name in await self._log.heartbeat(self._owner, lease_s=LEASE_S):
+            analysis = self._live.get(name)
+            if analysis is not None:
+                analysis.cancel()
+
     async def drain(self, grace_s: float) -> None:
-        """Refuse what is new, let the rest end for `grace_s` seconds, then fail what is left."""
-        self._draining = True
-        try:
+        """Refuse what is new, let the rest end for `grace_s` seconds, then leave what is left to the next start."""
+        self._admission.closed = True
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
-        except TimeoutError:
-            self._fail_all(errors.ShuttingDown("the server is ending", retry_after_s=_SHUTDOWN_RETRY_S))
+        self._closed = True
+        for analysis in self._live.values():
+            analysis.suspend()
+        for task in self._waiting:
+            task.cancel()
 
-    # What the engine tells.
+    # What the log and the engine tell.
+
+    def log_changed(self, available: bool) -> None:
+        """Start nothing while events cannot be kept: what is running already fills the memory with what waits."""
+        self._scheduler.pause(not available)
 
     def engine_changed(self, status: EngineStatus) -> None:
-        """Fill a fresh engine's slots, and give up where there is no hope."""
-        if _is_hopeless(status):
-            self._fail_all(_unavailable(status))
-        else:
-            self._scheduler.pump()
+        """Fill a fresh engine's slots."""
+        del status
+        self._scheduler.pump()
 
     def engine_step(self, step: Step) -> None:
         """Pass each update on to its analysis."""
@@ -192,12 +239,121 @@ class AnalysesService:
             if analysis is not None:
                 analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
                 self._update_alone(analysis, update)
+        self._scheduler.relent()
 
     def engine_lost(self) -> None:
-        """Fail what had started; what had not waits again, at the head of the queue."""
-        retry_after_s = self._engine.status.retry_after_s
+        """Let everything that the engine had wait again; end what it has crashed over alone."""
         for analysis in self._scheduler.lose_rows():
-            analysis.fail(errors.EngineLost("the engine was lost; try again", retry_after_s=retry_after_s))
+            analysis.flush_rest()  # Crashes count from the last token that is kept.
+            analysis.crashes += 1
+            if analysis.crashes > ALONE_AFTER_CRASHES:
+                analysis.fail(errors.EngineCrashed(f"the engine crashed {analysis.crashes} times over this analysis"))
+            else:
+                analysis.interrupt()
+
+    # The rest is how.
+
+    async def _create(
+        self, request: AnalysisRequest, deadline_in_s: float | None, disconnect_grace_s: float | None
+    ) -> str:
+        validate(request, self._limits.request)
+        digest = digest_of(request, request.images) if request.request_id else b""
+        if request.request_id and (known := await self._log.find(request.caller, request.request_id)):
+            return _same(known, digest)
+        self.check_room(sum(map(len, request.images)))
+        limit_s = self._admission.limit_s(deadline_in_s, request.time_limit_s)
+        now_s = time.time()
+        spec = Spec(
+            request=replace(request, images=()),
+            resolved=resolve(request, self._defaults, self._advisors),
+            image_count=len(request.images),
+            deadline_time_s=None if limit_s is None else now_s + limit_s,
+            disconnect_grace_s=disconnect_grace_s,
+        )
+        record = Record(
+            name=f"analyses/{uuid.uuid4().hex}",
+            caller=request.caller,
+            request_id=request.request_id,
+            digest=digest,
+            create_time_s=now_s,
+            spec=encode_spec(spec),
+        )
+        self._admission.entering += 1
+        try:
+            await self._log.create(record, request.images, owner=self._owner, lease_s=LEASE_S)
+        except RequestIdTaken as taken:
+            return _same(taken.record, digest)
+        finally:
+            self._admission.entering -= 1
+        analysis = self._enliven(record.name, spec, request.caller)
+        position = self._scheduler.enter(analysis)
+        log_acceptance(record.name, request, position)
+        analysis.accept(self._accepted(spec, position))
+        self._prepare(analysis, Images(files=request.images))
+        self._scheduler.pump()
+        return record.name
+
+    async def _recover(self, record: Record) -> None:
+        spec = decode_spec(record.spec)
+        events: list[Event] = []
+        while page := await self._log.read(record.name, len(events)):
+            events += page
+        images = await self._log.images(record.name)
+        analysis = self._enliven(record.name, spec, record.caller)
+        if events:
+            analysis.restore(events)
+            self._scheduler.enter(analysis)
+        else:
+            analysis.accept(self._accepted(spec, self._scheduler.enter(analysis)))
+        self._prepare(analysis, images)
+        self.let_go(record.name)
+
+    def _enliven(self, name: str, spec: Spec, caller: str) -> Analysis:
+        analysis = Analysis(name, spec, caller=caller, log=self._log, on_end=self._ended)
+        self._live[name] = analysis
+        self._idle.clear()
+        return analysis
+
+    def _accepted(self, spec: Spec, position: int) -> Accepted:
+        model, resolved = self._engine.status.model, spec.resolved
+        deadline_s = spec.deadline_time_s
+        return Accepted(
+            model=resolved.model,
+            advisor=resolved.advisor,
+            sampling=resolved.sampling.over(Sampling(max_tokens=resolved.default_max_tokens)),
+            context_tokens=model.context_tokens if model else 0,
+            queue_position=position,
+            deadline_time=None if deadline_s is None else datetime.fromtimestamp(deadline_s, UTC),
+        )
+
+    def _prepare(self, analysis: Analysis, images: Images) -> None:
+        """Set the decoding going, or take the pictures as they are."""
+        self._hold(analysis, sum(map(len, images.files)) + _pixel_bytes(images.pictures))
+        analysis.pictures = images.pictures
+        if images.files and not analysis.ended:
+            analysis.preparation = asyncio.create_task(self._decode(analysis, images.files))
+
+    async def _decode(self, analysis: Analysis, files: Sequence[bytes]) -> None:
+        """Decode the images while the analysis waits; a bad one ends it."""
+        error: errors.MondrianError | None = None
+        pictures: tuple[Picture, ...] = ()
+        try:
+            normalise = self._decoder.normalise
+            pictures = tuple([await normalise(f, field=f"config.images[{i}].data") for i, f in enumerate(files)])
+            with contextlib.suppress(errors.LogUnavailable):  # The log has the files: they can be decoded again.
+                await self._log.put_pictures(analysis.name, pictures)
+        except errors.MondrianError as known:
+            error = known
+        except Exception:
+            _log.exception("image decoding failed", analysis=analysis.name)
+            error = errors.InternalError("the image could not be prepared")
+        analysis.preparation = None
+        if error is not None:
+            analysis.fail(error)
+        elif not analysis.ended:
+            analysis.pictures = pictures
+            self._hold(analysis, _pixel_bytes(pictures))
+            self._scheduler.prepared(analysis)
 
     def _update_alone(self, analysis: Analysis, update: RowUpdate) -> None:
         """Pass an update on so that a defect ends this analysis, and neither the others nor the supervisor."""
@@ -213,8 +369,6 @@ class AnalysesService:
                 analysis.tokens_generated(update)
             case RowStage():
                 analysis.stage_reported(update)
-                if has_started(analysis):
-                    self._let_go_of_pictures(analysis)
             case RowDone():
                 self._scheduler.free(analysis)
                 analysis.row_done(update)
@@ -225,113 +379,91 @@ class AnalysesService:
                 self._scheduler.free(analysis)
                 analysis.fail(errors.InternalError("the engine gave up the analysis unasked"))
 
-    def _accepted(self, resolved: Resolved, position: int, limit_s: float | None) -> Accepted:
-        model = self._engine.status.model
-        return Accepted(
-            model=resolved.model,
-            advisor=resolved.advisor,
-            sampling=resolved.sampling.over(Sampling(max_tokens=resolved.default_max_tokens)),
-            context_tokens=model.context_tokens if model else 0,
-            queue_position=position,
-            deadline_time=None if limit_s is None else datetime.now(UTC) + timedelta(seconds=limit_s),
-        )
-
-    async def _decode(self, analysis: Analysis, images: Sequence[bytes]) -> None:
-        """Decode the images while the analysis waits; a bad one ends it."""
-        try:
-            pictures = tuple(
-                [
-                    await self._decoder.normalise(image, field=f"config.images[{index}].data")
-                    for index, image in enumerate(images)
-                ]
-            )
-        except errors.MondrianError as error:
-            analysis.preparation = None
-            analysis.fail(error)
-        except Exception:
-            _log.exception("image decoding failed", analysis=analysis.name)
-            analysis.preparation = None
-            analysis.fail(errors.InternalError("the image could not be prepared"))
-        else:
-            analysis.preparation = None
-            analysis.pictures = pictures
-            self._hold(analysis, sum(len(picture.pixels) for picture in pictures))
-            self._scheduler.prepared(analysis)
-
     def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
         """Let go of everything that an ended analysis held."""
         del self._live[analysis.name]
-        self._let_go_of_pictures(analysis)
+        self._hold(analysis, 0)
+        analysis.pictures = ()
         if analysis.preparation is not None:
             analysis.preparation.cancel()
-        _log_end(analysis.name, terminal)
+        log_end(analysis.name, terminal)
         self._scheduler.leave(analysis)
         if not self._live:
             self._idle.set()
 
-    def _fail_all(self, error: errors.MondrianError) -> None:
-        for analysis in list(self._live.values()):
-            analysis.fail(error)
-
-    def _let_go_of_pictures(self, analysis: Analysis) -> None:
-        """Forget what only another dispatch would need."""
-        analysis.pictures = ()
-        self._hold(analysis, 0)
-
     def _hold(self, analysis: Analysis, count: int) -> None:
-        self._bytes_held += count - analysis.bytes_held
+        self._admission.bytes_held += count - analysis.bytes_held
         analysis.bytes_held = count
 
-    def _with_margin(self, deadline_in_s: float | None) -> float | None:
-        if deadline_in_s is None:
-            return None
-        return max(0.0, deadline_in_s - min(self._limits.deadline_margin_s, deadline_in_s / 4))
+    async def _record(self, name: str, caller: str) -> Record:
+        """Return a record that is the caller's; raises AnalysisNotFound."""
+        try:
+            record = await self._log.get(name)
+        except KeyError as error:
+            raise _not_found(name) from error
+        if record.caller != caller:
+            raise _not_found(name)
+        return record
 
-    def _retry_after_s(self) -> float:
-        """Guess when there is room again: a second, and one more for each sixteen that wait."""
-        return float(min(30, 1 + self._scheduler.waiting // 16))
+    async def _read(self, name: str, after_sequence: int) -> Sequence[Event]:
+        try:
+            return await self._log.read(name, after_sequence)
+        except KeyError as error:
+            raise _not_found(name) from error
+
+    async def _has_ended(self, name: str, caller: str) -> bool:
+        return (await self._record(name, caller)).state is not State.ACTIVE
+
+    async def _wait(self, name: str, after_sequence: int) -> None:
+        """Wait for the next event; returns early where the server is ending."""
+        if self._closed:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            await self._log.wait(name, after_sequence)
+        except KeyError as error:
+            raise _not_found(name) from error
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            task.uncancel()  # It was `drain` that woke this watcher.
+        finally:
+            self._waiting.discard(task)
+
+    def _view(self, record: Record) -> View:
+        analysis = self._live.get(record.name)
+        spec = decode_spec(record.spec) if record.spec else None
+        if analysis is None:
+            return View(record=record, spec=spec, text=record.text)
+        return View(record=record, spec=spec, text=analysis.text, progress=analysis.progress())
+
+    def _cancel_if_unwatched(self, name: str) -> None:
+        analysis = self._live.get(name)
+        if analysis is not None and not self._watched[name]:
+            analysis.cancel()
+
+    def _let_go_of_result(self, work: "asyncio.Task[str]") -> None:
+        if not work.cancelled() and work.exception() is None:
+            self.let_go(work.result())
 
 
-def _log_acceptance(name: str, request: AnalysisRequest, position: int) -> None:
-    _log.info(
-        "accepted",
-        analysis=name,
-        caller=request.caller,
-        request_id=request.request_id,
-        prompt_characters=len(request.prompt),
-        images=len(request.images),
-        queue_position=position,
-    )
+def _same(record: Record, digest: bytes) -> str:
+    """Return the record's name; raises RequestIdReused if it is of another request."""
+    if record.digest != digest:
+        raise errors.RequestIdReused("the request_id stands for another request already", field="request_id")
+    return record.name
 
 
-def _log_end(name: str, terminal: Terminal) -> None:
-    """Write one line about an end, with the error if there is one."""
-    facts: dict[str, object] = {
-        "output_tokens": terminal.usage.output_tokens,
-        "total_s": round(terminal.timings.total_s or 0.0, 3),
-    }
-    match terminal:
-        case Completed():
-            _log.info("completed", analysis=name, finish_reason=terminal.finish_reason.name, **facts)
-        case Cancelled():
-            _log.info("cancelled", analysis=name, stage=terminal.stage.name, **facts)
-        case Failed(error=error):
-            _log.warning("failed", analysis=name, reason=error.reason, error=error.message, **facts)
+def _not_found(name: str) -> errors.AnalysisNotFound:
+    return errors.AnalysisNotFound(f"there is no analysis {name[:80]!r}", field="name")
+
+
+def _pixel_bytes(pictures: Sequence[Picture]) -> int:
+    return sum(len(picture.pixels) for picture in pictures)
 
 
 def _row_error(update: RowFailed) -> errors.MondrianError:
     known = {kind.reason: kind for kind in (errors.ContextExceeded, errors.InvalidRequest)}
     return known.get(update.reason, errors.GenerationFailed)(update.message, field=update.field)
-
-
-def _is_hopeless(status: EngineStatus) -> bool:
-    return status.state is not EngineState.READY and status.failures >= HOPELESS_FAILURES
-
-
-def _unavailable(status: EngineStatus) -> errors.EngineUnavailable:
-    return errors.EngineUnavailable("the engine cannot be started at present", retry_after_s=status.retry_after_s)
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    """Return the earlier of two limits; None where there is none."""
-    return min((value for value in (one, other) if value is not None and value < _NO_LIMIT_S), default=None)

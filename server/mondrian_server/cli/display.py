@@ -40,11 +40,13 @@ class LiveDisplay:
             shows_text: False where the text goes elsewhere and the terminal shows only where the analysis is.
 
         """
+        self.console = console
         self._foot = Foot(console)
         self._shows_text = shows_text
         self._open_line = ""
         self._has_text = False
         self._progress: mondrian.Progress | None = None
+        self._interruption = ""
         self._spinner = Spinner("dots", style="cyan")
         self._drawn_at = 0.0
 
@@ -58,8 +60,16 @@ class LiveDisplay:
         lines, rest = full_lines(self._open_line, self._foot.width)
         self._foot.clear(above=[*lines, rest] if rest else lines)
 
+    def interrupted(self, error: mondrian.MondrianError) -> None:
+        """Show until the next event that the stream was interrupted."""
+        lost = isinstance(error, mondrian.ConnectionFailed)
+        reason = "The connection to the server was lost" if lost else f"The server cannot answer: {error.message}"
+        self._interruption = f"{reason}. Trying again..."
+        self._draw()
+
     def show(self, event: mondrian.Event) -> None:
         """Show the next event."""
+        self._interruption = ""
         match event:
             case mondrian.Token():
                 self._append(event.text)
@@ -83,13 +93,15 @@ class LiveDisplay:
             parts.append(Text(self._open_line.rstrip(" "), no_wrap=True))
         if self._has_text:
             parts.append(Text(""))
-        parts += status_lines(self._progress, self._spinner, self._foot.width)
+        parts += status_lines(self._progress, self._spinner, self._foot.width, self._interruption)
         self._foot.draw(Group(*parts), above=lines)
 
 
-def status_lines(progress: mondrian.Progress | None, spinner: RenderableType, width: int) -> list[RenderableType]:
+def status_lines(
+    progress: mondrian.Progress | None, spinner: RenderableType, width: int, interruption: str
+) -> list[RenderableType]:
     """Return the two lines below the text: what happens, and how far it is."""
-    message = progress.message if progress else "Sending the request..."
+    message = interruption or (progress.message if progress else "Sending the request...")
     sentence = Table.grid(padding=(0, 1))
     sentence.add_row(spinner, Text(printable(message), no_wrap=True, overflow="ellipsis"))
     if progress is None:
@@ -107,15 +119,28 @@ def status_lines(progress: mondrian.Progress | None, spinner: RenderableType, wi
 def summary(completed: mondrian.Completed) -> str:
     """Return the last line: why it ended, how much and how fast."""
     finish = _FINISHES.get(completed.finish_reason, completed.finish_reason.name.lower())
-    timings = completed.timings
-    parts = [finish, f"{completed.usage.output_tokens} tokens"]
+    return "✓ " + summary_of(finish, completed.usage, completed.timings)
+
+
+def summary_of(finish: str, usage: mondrian.Usage, timings: mondrian.Timings) -> str:
+    """Return why an analysis ended, how much came of it and how fast; `finish` may be empty."""
+    parts = [finish] if finish else []
+    parts.append(f"{usage.output_tokens} tokens")
     if timings.output_tokens_per_s > 0:
         parts.append(f"{timings.output_tokens_per_s:.1f} tokens/s")
     if timings.time_to_first_token_s is not None:
         parts.append(f"first token {human_time(timings.time_to_first_token_s)}")
     if timings.total_s is not None:
         parts.append(f"total {human_time(timings.total_s)}")
-    return "✓ " + " · ".join(parts)
+    return " · ".join(parts)
+
+
+def human_age(seconds: float) -> str:
+    """Return a rough time for people: `12 s`, `5 min`, `3 h`, `2 d`."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds // length_s:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def human_time(seconds: float) -> str:

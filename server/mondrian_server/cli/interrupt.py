@@ -1,4 +1,4 @@
-"""Ctrl-C while events come: it cancels the analysis, and never tears what is being written."""
+"""Ctrl-C while events come: it leaves the stream, and never tears what is being written."""
 
 import signal
 import threading
@@ -8,8 +8,8 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-def cancelled_by_ctrl_c(events: Iterable[_T], cancel: Callable[[], None]) -> Iterator[_T]:
-    """Pass the events on; from the first one Ctrl-C calls `cancel` in place of raising KeyboardInterrupt.
+def left_by_ctrl_c(events: Iterable[_T], leave: Callable[[], None]) -> Iterator[_T]:
+    """Pass the events on; from the first one Ctrl-C calls `leave` in place of raising KeyboardInterrupt.
 
     The loop then ends by the stream's own error, between two events. Before the first one there is nothing to tear, and
     reading a file or connecting must be interrupted where it blocks. Where SIGINT is ignored, as in a background job of
@@ -20,16 +20,16 @@ def cancelled_by_ctrl_c(events: Iterable[_T], cancel: Callable[[], None]) -> Ite
     try:
         for event in events:
             if not listens:
-                signal.signal(signal.SIGINT, _handler(cancel))
+                signal.signal(signal.SIGINT, _handler(leave))
                 listens = True
             yield event
     finally:
         signal.signal(signal.SIGINT, raising)
 
 
-def _handler(cancel: Callable[[], None]) -> Callable[[int, object], None]:
+def _handler(leave: Callable[[], None]) -> Callable[[int, object], None]:
     def handle(_number: int, _frame: object) -> None:
         # The handler runs between two steps of the main thread, which may hold the call's lock at that moment.
-        threading.Thread(target=cancel, name="cancel").start()
+        threading.Thread(target=leave, name="leave").start()
 
     return handle

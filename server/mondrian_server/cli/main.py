@@ -6,12 +6,19 @@ from collections.abc import Sequence
 import click
 
 COMMANDS = {
-    "serve": "mondrian_server.cli.serve",
-    "analyze": "mondrian_server.cli.analyze",
-    "advisors": "mondrian_server.cli.catalogue",
-    "models": "mondrian_server.cli.catalogue",
+    "serve": "mondrian_server.cli.serve:serve",
+    "analyze": "mondrian_server.cli.analyze:analyze",
+    "create": "mondrian_server.cli.analyze:create",
+    "watch": "mondrian_server.cli.watch:watch",
+    "list": "mondrian_server.cli.analyses:list_analyses",
+    "show": "mondrian_server.cli.analyses:show",
+    "cancel": "mondrian_server.cli.analyses:cancel",
+    "delete": "mondrian_server.cli.analyses:delete",
+    "export": "mondrian_server.cli.export:export",
+    "advisors": "mondrian_server.cli.catalogue:advisors",
+    "models": "mondrian_server.cli.catalogue:models",
 }
-"""The commands and the modules that hold them. Client commands start sooner without the server's imports."""
+"""The commands and where they stand. Client commands start sooner without the server's imports."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C where a command has no better one, as shells have it: 128 + SIGINT."""
@@ -26,8 +33,8 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """Return the command, or None where there is no such one."""
-        module = COMMANDS.get(cmd_name)
-        return getattr(importlib.import_module(module), cmd_name) if module else None
+        module, _, function = COMMANDS.get(cmd_name, "").partition(":")
+        return getattr(importlib.import_module(module), function) if module else None
 
 
 @click.group(cls=_Commands, invoke_without_command=True)

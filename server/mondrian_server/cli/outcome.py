@@ -32,6 +32,7 @@ Exit codes:
 _CODES: Mapping[type[mondrian.MondrianError], int] = {
     mondrian.InvalidRequest: BAD_INPUT,
     mondrian.NotFound: BAD_INPUT,
+    mondrian.FailedPrecondition: BAD_INPUT,
     mondrian.Unavailable: UNAVAILABLE,
     mondrian.DeadlineExceeded: DEADLINE,
     mondrian.ResourceExhausted: BUSY,
@@ -54,14 +55,14 @@ def outcome(address: str, *, files: Sequence[str] = (), as_json: bool = False) -
     try:
         yield
     except KeyboardInterrupt:
-        _end(mondrian.AnalysisCancelled("cancelled"), _CANCELLED_LINE, as_json)
+        end(mondrian.AnalysisCancelled("cancelled"), _CANCELLED_LINE, as_json=as_json)
     except OSError as error:
         if error.filename is None:  # not a file that the user named: a broken pipe is for click
             raise
         line = f"cannot read {error.filename}: {error.strerror}"
-        _end(mondrian.InvalidRequest(line), line, as_json)
+        end(mondrian.InvalidRequest(line), line, as_json=as_json)
     except mondrian.MondrianError as error:
-        _end(error, describe(error, address, files), as_json)
+        end(error, describe(error, address, files), as_json=as_json)
 
 
 def describe(error: mondrian.MondrianError, address: str, files: Sequence[str] = ()) -> str:
@@ -70,7 +71,7 @@ def describe(error: mondrian.MondrianError, address: str, files: Sequence[str] =
         return f"no server answers at {address} (start one with `mondrian serve`)"
     if isinstance(error, mondrian.AnalysisCancelled):
         return _CANCELLED_LINE
-    parts = [f"{_label(violation.field, files)}: {violation.description}" for violation in error.field_violations]
+    parts = [f"{_label(violation.field, files)}{violation.description}" for violation in error.field_violations]
     line = " ".join(("; ".join(parts) or error.message).split())
     if error.retry_after_s is None:
         return line
@@ -83,19 +84,27 @@ def exit_code(error: mondrian.MondrianError) -> int:
 
 
 def _label(field: str, files: Sequence[str]) -> str:
-    """Return what the user calls the field: the file or the option."""
+    """Return what the user calls the field, with a colon: the file or the option; an analysis needs none."""
     image = re.match(r"config\.images\[(\d+)\]", field)
     if image is not None and int(image[1]) < len(files):
-        return files[int(image[1])]
+        return f"{files[int(image[1])]}: "
+    if field == "name":
+        return ""
     if field.startswith(("config.images", "request_id")):
-        return field.removeprefix("config.")
+        return f"{field.removeprefix('config.')}: "
     last = re.sub(r"\[\d+\]$", "", field).rpartition(".")[2]
-    return f"--{last.replace('_', '-')}" if field.startswith("config.") else field
+    return f"--{last.replace('_', '-')}: " if field.startswith("config.") else f"{field}: "
 
 
-def _end(error: mondrian.MondrianError, line: str, as_json: bool) -> NoReturn:
-    click.echo(_as_json(error, line) if as_json else f"mondrian: {line}", err=True)
+def end(error: mondrian.MondrianError, line: str, *, as_json: bool) -> NoReturn:
+    """Write the line on stderr and exit with the code that goes with the error."""
+    tell(error, line, as_json=as_json)
     raise click.exceptions.Exit(exit_code(error)) from None
+
+
+def tell(error: mondrian.MondrianError, line: str, *, as_json: bool) -> None:
+    """Write the line on stderr."""
+    click.echo(_as_json(error, line) if as_json else f"mondrian: {line}", err=True)
 
 
 def _as_json(error: mondrian.MondrianError, line: str) -> str:

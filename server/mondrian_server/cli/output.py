@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from typing import TextIO
 
 from google.protobuf import json_format
-from rich.console import Console
 from rich.text import Text
 
 import mondrian
@@ -23,22 +22,22 @@ def show_json(messages: Iterable[analysis_pb2.Event], stdout: TextIO) -> None:
         stdout.flush()
 
 
-def show_live(events: Iterable[mondrian.Event], console: Console) -> None:
+def show_live(events: Iterable[mondrian.Event], display: LiveDisplay) -> None:
     """Show the analysis on a terminal, and sum it up."""
     completed = None
-    with LiveDisplay(console) as display:
+    with display:
         for event in events:
             display.show(event)
             if isinstance(event, mondrian.Completed):
                 completed = event
     if completed is not None:
-        console.print()
-        console.print(Text(summary(completed), style="dim"))
+        display.console.print()
+        display.console.print(Text(summary(completed), style="dim"))
 
 
-def show_plain(events: Iterable[mondrian.Event], stdout: TextIO, status: Console | None) -> None:
-    """Write the text and nothing else; where it is goes to `status`, a terminal."""
-    with LiveDisplay(status, shows_text=False) if status else nullcontext() as display, _line_ended(stdout) as write:
+def show_plain(events: Iterable[mondrian.Event], stdout: TextIO, status: LiveDisplay | None) -> None:
+    """Write the text and nothing else; where it is goes to `status`."""
+    with status or nullcontext() as display, _line_ended(stdout) as write:
         for event in events:
             if isinstance(event, mondrian.Token):
                 write(event.text)

@@ -64,7 +64,9 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
 
     row: a number that is never used twice with one engine.
     cache_scope: whose caches it may read and fill; never shared between scopes.
-    details: whether ids and log-probabilities are wanted for each token.
+    details: whether log-probabilities are wanted for each token.
+    prior_ids: tokens that the row generated in an earlier life of the engine; it goes on after them, and tells neither
+        their ids nor the text that they made certain again.
     """
 
     row: int
@@ -74,6 +76,7 @@ class Submit(Struct, frozen=True, kw_only=True, tag=True):
     sampling: RowSampling
     cache_scope: str
     details: bool = False
+    prior_ids: tuple[int, ...] = ()
 
 
 class Cancel(Struct, frozen=True, kw_only=True, tag=True):
@@ -143,7 +146,10 @@ class RowStage(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class RowTokens(Struct, frozen=True, kw_only=True, tag=True):
-    """New tokens of a row. `text` is what became certain with them, which may be empty, or more than they spell."""
+    """New tokens of a row. `text` is what became certain with them, which may be empty, or more than they spell.
+
+    `ids` are always there, `log_probabilities` only when asked for.
+    """
 
     row: int
     text: str

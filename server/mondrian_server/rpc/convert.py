@@ -8,9 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mondrian.v1 import advisor_service_pb2 as advisor_pb2
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import model_service_pb2 as model_pb2
+from mondrian.v1.analysis_service_pb2 import AnalyzeRequest
 from mondrian_server import events
 from mondrian_server.advisors import Advisor
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
+from mondrian_server.analyses.spec import Spec
+from mondrian_server.analyses.view import View
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.errors import InvalidRequest
 from mondrian_server.rpc.status import to_status
@@ -36,19 +39,19 @@ def to_request(config: pb.AnalysisConfig, *, request_id: str, caller: str) -> An
         token_ids=config.token_detail.ids,
         log_probabilities=config.token_detail.log_probabilities,
         delivery=Delivery(
-            token_interval_s=_seconds(delivery, "token_interval", "config.delivery.token_interval"),
+            token_interval_s=to_seconds(delivery, "token_interval", "config.delivery.token_interval"),
             max_tokens=delivery.max_tokens,
             at_sentence_end=delivery.at_sentence_end,
-            progress_interval_s=_seconds(delivery, "progress_interval", "config.delivery.progress_interval"),
+            progress_interval_s=to_seconds(delivery, "progress_interval", "config.delivery.progress_interval"),
         ),
-        time_limit_s=_seconds(config, "time_limit", "config.time_limit"),
+        time_limit_s=to_seconds(config, "time_limit", "config.time_limit"),
         request_id=request_id,
         caller=caller,
     )
 
 
-def from_event(event: events.Event) -> pb.Event:
-    """Return the message of an event."""
+def from_event(event: events.Event, *, with_ids: bool) -> pb.Event:
+    """Return the message of an event, with the ids of tokens only if they were asked for."""
     message = pb.Event(
         sequence=event.sequence,
         analysis=event.analysis,
@@ -57,7 +60,7 @@ def from_event(event: events.Event) -> pb.Event:
     )
     match event.payload:
         case events.Token() as token:
-            message.token.CopyFrom(_from_token(token))
+            message.token.CopyFrom(_from_token(token, with_ids=with_ids))
         case events.Progress() as progress:
             message.progress.CopyFrom(_from_progress(progress))
         case events.Accepted() as accepted:
@@ -65,22 +68,59 @@ def from_event(event: events.Event) -> pb.Event:
         case events.Completed() as completed:
             message.completed.CopyFrom(_from_completed(completed))
         case events.Failed() as failed:
-            message.failed.CopyFrom(
-                pb.Failed(
-                    error=to_status(failed.error),
-                    usage=_from_usage(failed.usage),
-                    timings=_from_timings(failed.timings),
-                )
-            )
+            message.failed.CopyFrom(_from_failed(failed))
         case events.Cancelled() as cancelled:
-            message.cancelled.CopyFrom(
-                pb.Cancelled(
-                    stage=pb.Stage.ValueType(cancelled.stage),
-                    usage=_from_usage(cancelled.usage),
-                    timings=_from_timings(cancelled.timings),
-                )
-            )
+            message.cancelled.CopyFrom(_from_cancelled(cancelled))
     return message
+
+
+def from_view(view: View) -> pb.Analysis:
+    """Return the message of an analysis."""
+    record = view.record
+    message = pb.Analysis(
+        name=record.name,
+        state=pb.AnalysisState.ValueType(record.state),
+        request_id=record.request_id,
+        create_time=_timestamp_s(record.create_time_s),
+        end_time=None if record.end_time_s is None else _timestamp_s(record.end_time_s),
+        text=view.text,
+        expired=record.expired,
+    )
+    if view.spec is not None:
+        message.config.CopyFrom(_from_spec(view.spec))
+        message.image_count = view.spec.image_count
+    if view.progress is not None:
+        message.progress.CopyFrom(_from_progress(view.progress))
+    match record.terminal:
+        case events.Completed() as completed:
+            message.completed.CopyFrom(_from_completed(completed))
+            message.completed.ClearField("text")  # It stands in the analysis.
+        case events.Failed() as failed:
+            message.failed.CopyFrom(_from_failed(failed))
+        case events.Cancelled() as cancelled:
+            message.cancelled.CopyFrom(_from_cancelled(cancelled))
+        case None:
+            pass
+    return message
+
+
+def _from_spec(spec: Spec) -> pb.AnalysisConfig:
+    request, resolved = spec.request, spec.resolved
+    return pb.AnalysisConfig(
+        prompt=request.prompt,
+        advisor=resolved.advisor,
+        instructions=request.instructions,
+        model=resolved.model,
+        sampling=from_sampling(resolved.sampling.over(Sampling(max_tokens=resolved.default_max_tokens))),
+        token_detail=pb.TokenDetail(ids=request.token_ids, log_probabilities=request.log_probabilities),
+        delivery=pb.Delivery(
+            token_interval=_duration(resolved.policy.interval_s),
+            max_tokens=resolved.policy.max_tokens,
+            at_sentence_end=resolved.policy.at_sentence_end,
+            progress_interval=_duration(resolved.progress_interval_s),
+        ),
+        time_limit=_duration(request.time_limit_s),
+    )
 
 
 def from_sampling(sampling: Sampling) -> pb.Sampling:
@@ -147,12 +187,12 @@ def _to_sampling(message: pb.Sampling) -> Sampling:
     )
 
 
-def _from_token(token: events.Token) -> pb.Token:
+def _from_token(token: events.Token, *, with_ids: bool) -> pb.Token:
     return pb.Token(
         text=token.text,
         first_index=token.first_index,
         token_count=token.token_count,
-        ids=token.ids,
+        ids=token.ids if with_ids else (),
         log_probabilities=token.log_probabilities,
     )
 
@@ -175,6 +215,7 @@ def _from_progress(progress: events.Progress) -> pb.Progress:
         peak_memory_bytes=progress.peak_memory_bytes,
         elapsed=_duration(progress.elapsed_s),
         estimated_time_left=_duration(progress.estimated_time_left_s),
+        continuations=progress.continuations,
     )
 
 
@@ -196,6 +237,20 @@ def _from_completed(completed: events.Completed) -> pb.Completed:
         stop_sequence=completed.stop_sequence,
         usage=_from_usage(completed.usage),
         timings=_from_timings(completed.timings),
+    )
+
+
+def _from_failed(failed: events.Failed) -> pb.Failed:
+    return pb.Failed(
+        error=to_status(failed.error), usage=_from_usage(failed.usage), timings=_from_timings(failed.timings)
+    )
+
+
+def _from_cancelled(cancelled: events.Cancelled) -> pb.Cancelled:
+    return pb.Cancelled(
+        stage=pb.Stage.ValueType(cancelled.stage),
+        usage=_from_usage(cancelled.usage),
+        timings=_from_timings(cancelled.timings),
     )
 
 
@@ -223,7 +278,7 @@ def _from_timings(timings: events.Timings) -> pb.Timings:
     )
 
 
-def _seconds(message: pb.AnalysisConfig | pb.Delivery, name: str, path: str) -> float | None:
+def to_seconds(message: AnalyzeRequest | pb.AnalysisConfig | pb.Delivery, name: str, path: str) -> float | None:
     """Return a duration field in seconds, None where it is unset; raises InvalidRequest if it is malformed."""
     if not message.HasField(name):  # type: ignore[arg-type]  # each caller names a message field
         return None
@@ -238,6 +293,12 @@ def _duration(seconds: float | None) -> Duration | None:
         return None
     whole = int(seconds)
     return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def _timestamp_s(moment_s: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(moment_s * 1e9))
+    return stamp
 
 
 def _timestamp(moment: datetime) -> Timestamp:

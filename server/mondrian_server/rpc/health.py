@@ -14,8 +14,8 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """The health of the server as a whole (`""`) and of each service.
 
-    The whole and `mondrian.v1.AnalysisService` are SERVING while the engine is ready; the catalogue services as long as
-    the server takes calls.
+    The whole and `mondrian.v1.AnalysisService` are SERVING while the engine is ready and events can be kept; the
+    catalogue services as long as the server takes calls.
     """
 
     def __init__(self, following: tuple[str, ...], steady: tuple[str, ...]) -> None:
@@ -24,7 +24,8 @@ class Health:
         self._servicer: Any = vars(grpc_health)["aio"].HealthServicer()
         self._following = ("", *following)
         self._steady = steady
-        self._serving = False
+        self._engine_ready = False
+        self._log_available = True
         self._changed = asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -32,9 +33,14 @@ class Health:
         add: Any = vars(health_pb2_grpc)["add_HealthServicer_to_server"]
         add(self._servicer, server)
 
-    def set_serving(self, serving: bool) -> None:
+    def set_engine_ready(self, ready: bool) -> None:
         """Note whether the engine is ready; watchers are told by `run`."""
-        self._serving = serving
+        self._engine_ready = ready
+        self._changed.set()
+
+    def set_log_available(self, available: bool) -> None:
+        """Note whether events can be kept; watchers are told by `run`."""
+        self._log_available = available
         self._changed.set()
 
     async def run(self) -> None:
@@ -43,8 +49,9 @@ class Health:
             await self._servicer.set(service, _SERVING)
         while True:
             self._changed.clear()
+            status = _SERVING if self._engine_ready and self._log_available else _NOT_SERVING
             for service in self._following:
-                await self._servicer.set(service, _SERVING if self._serving else _NOT_SERVING)
+                await self._servicer.set(service, status)
             await self._changed.wait()
 
     async def drain(self) -> None:

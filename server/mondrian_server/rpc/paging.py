@@ -1,4 +1,4 @@
-"""Paging of short lists that stand in memory, after AIP-158."""
+"""Paging, after AIP-158."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,16 +12,30 @@ Item = TypeVar("Item")
 
 
 def page(items: Sequence[Item], page_size: int, page_token: str) -> tuple[Sequence[Item], str]:
-    """Return a page and the token of the next one, empty at the end; raises InvalidRequest for bad arguments."""
-    if page_size < 0:
-        raise InvalidRequest("page_size is negative", field="page_size")
-    if page_token and not _is_position(page_token, len(items)):
-        raise InvalidRequest("page_token is not one that this server gave", field="page_token")
-    start = int(page_token or 0)
-    end = start + min(page_size or MAX_PAGE_SIZE, MAX_PAGE_SIZE)
+    """Return a page of a list that stands in memory, and the token of the next one, empty at the end.
+
+    Raises InvalidRequest for bad arguments.
+    """
+    size = checked_page_size(page_size, MAX_PAGE_SIZE)
+    start = to_position(page_token, len(items))
+    end = start + size
     return items[start:end], str(end) if end < len(items) else ""
 
 
-def _is_position(token: str, length: int) -> bool:
+def checked_page_size(page_size: int, default: int) -> int:
+    """Return the number of items of a page; raises InvalidRequest if it is negative."""
+    if page_size < 0:
+        raise InvalidRequest("page_size is negative", field="page_size")
+    return min(page_size or default, MAX_PAGE_SIZE)
+
+
+def to_position(page_token: str, highest: int = 10**_MAX_TOKEN_CHARACTERS) -> int:
+    """Return the number that a page's token stands for, 0 for an empty one; raises InvalidRequest for what is none."""
+    if not page_token:
+        return 0
     # The number of digits first: Python refuses to read thousands of them.
-    return len(token) <= _MAX_TOKEN_CHARACTERS and token.isascii() and token.isdigit() and int(token) <= length
+    if len(page_token) <= _MAX_TOKEN_CHARACTERS and page_token.isascii() and page_token.isdigit():
+        position = int(page_token)
+        if position <= highest:
+            return position
+    raise InvalidRequest("page_token is not one that this server gave", field="page_token")

@@ -38,6 +38,16 @@ class Settings(BaseModel):
     """The name under which callers ask for the model. By default the last part of its path or id."""
     data_dir: Folder = Field(default_factory=_default_data_dir)
     """The folder for the service's own files, made at the start. By default the user's data folder."""
+    retention_s: Annotated[float, Field(ge=0, le=10 * 365 * 86_400, allow_inf_nan=False)] = 7 * 86_400.0
+    """How long ended analyses and their events are kept."""
+    retention_bytes: Annotated[int, Field(ge=0, le=1024 * GIBIBYTE)] = GIBIBYTE
+    """The most bytes of events of ended analyses that are kept; the oldest go first."""
+    keep_images: bool = False
+    """Whether an analysis's pictures are kept as long as its events, instead of until its end."""
+    log_synchronous: Literal["normal", "full"] = "normal"
+    """What an event survives before it is seen. normal: the end of the process. full: a power cut too, at a cost."""
+    log_max_bytes: Bytes = 0
+    """How large the log's file may grow. When it is full, new analyses are refused. 0: as large as the disk."""
     advisors_file: Folder | None = None
     """A TOML file with more advisors; one with the id of a built-in advisor replaces it."""
 

@@ -98,6 +98,38 @@ FINISH_REASON_DEADLINE: FinishReason.ValueType  # 4
 """The call's deadline or the `time_limit` came; the text is what was generated in time."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _AnalysisState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnalysisStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnalysisState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANALYSIS_STATE_UNSPECIFIED: _AnalysisState.ValueType  # 0
+    """Never sent."""
+    ANALYSIS_STATE_ACTIVE: _AnalysisState.ValueType  # 1
+    """It is waiting or running; `progress` says where it is."""
+    ANALYSIS_STATE_COMPLETED: _AnalysisState.ValueType  # 2
+    """It gave its whole answer."""
+    ANALYSIS_STATE_FAILED: _AnalysisState.ValueType  # 3
+    """It could not go on."""
+    ANALYSIS_STATE_CANCELLED: _AnalysisState.ValueType  # 4
+    """Its caller no longer wanted it."""
+
+class AnalysisState(_AnalysisState, metaclass=_AnalysisStateEnumTypeWrapper):
+    """What became of an analysis."""
+
+ANALYSIS_STATE_UNSPECIFIED: AnalysisState.ValueType  # 0
+"""Never sent."""
+ANALYSIS_STATE_ACTIVE: AnalysisState.ValueType  # 1
+"""It is waiting or running; `progress` says where it is."""
+ANALYSIS_STATE_COMPLETED: AnalysisState.ValueType  # 2
+"""It gave its whole answer."""
+ANALYSIS_STATE_FAILED: AnalysisState.ValueType  # 3
+"""It could not go on."""
+ANALYSIS_STATE_CANCELLED: AnalysisState.ValueType  # 4
+"""Its caller no longer wanted it."""
+Global___AnalysisState: _TypeAlias = AnalysisState  # noqa: Y015
+
 @_typing.final
 class Image(_message.Message):
     """An image, as the bytes of its file.
@@ -380,6 +412,8 @@ class Event(_message.Message):
      2. The texts of all `token` events together are the final text.
      3. Text is valid UTF-8 at every cut: half of a character, or of a stop string, is held back.
      4. `progress` comes on each change of stage and on the timer of `delivery.progress_interval`. Its fraction never falls.
+     5. An event is kept before anybody sees it. Where the engine or the server ends in the middle, the analysis goes on
+        after its last kept token: one `progress` says so, its `continuations` has grown by one, and the stages begin again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -520,6 +554,7 @@ class Progress(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     ESTIMATED_TIME_LEFT_FIELD_NUMBER: _builtins.int
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
     stage: Global___Stage.ValueType
     """The stage."""
     message: _builtins.str
@@ -548,6 +583,8 @@ class Progress(_message.Message):
     """Prompt tokens read a second."""
     peak_memory_bytes: _builtins.int
     """The most memory that the engine has used, in bytes."""
+    continuations: _builtins.int
+    """How often the analysis was interrupted by the end of the engine or the server, and went on where it had stopped."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time since the analysis was accepted."""
@@ -575,10 +612,11 @@ class Progress(_message.Message):
         peak_memory_bytes: _builtins.int = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         estimated_time_left: _duration_pb2.Duration | None = ...,
+        continuations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimated_time_left", b"estimated_time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimated_time_left", b"estimated_time_left", "fraction", b"fraction", "loaded_bytes", b"loaded_bytes", "max_output_tokens", b"max_output_tokens", "message", b"message", "model_bytes", b"model_bytes", "output_tokens", b"output_tokens", "output_tokens_per_s", b"output_tokens_per_s", "peak_memory_bytes", b"peak_memory_bytes", "prompt_tokens_cached", b"prompt_tokens_cached", "prompt_tokens_done", b"prompt_tokens_done", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "queue_position", b"queue_position", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuations", b"continuations", "elapsed", b"elapsed", "estimated_time_left", b"estimated_time_left", "fraction", b"fraction", "loaded_bytes", b"loaded_bytes", "max_output_tokens", b"max_output_tokens", "message", b"message", "model_bytes", b"model_bytes", "output_tokens", b"output_tokens", "output_tokens_per_s", b"output_tokens_per_s", "peak_memory_bytes", b"peak_memory_bytes", "prompt_tokens_cached", b"prompt_tokens_cached", "prompt_tokens_done", b"prompt_tokens_done", "prompt_tokens_per_s", b"prompt_tokens_per_s", "prompt_tokens_total", b"prompt_tokens_total", "queue_position", b"queue_position", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,3 +885,89 @@ class Timings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timings: _TypeAlias = Timings  # noqa: Y015
+
+@_typing.final
+class Analysis(_message.Message):
+    """The unit of work: a request, and everything that came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The resource name, `analyses/{id}`."""
+    state: Global___AnalysisState.ValueType
+    """What became of it."""
+    request_id: _builtins.str
+    """The caller's name for the request, or empty."""
+    text: _builtins.str
+    """The text so far; the final one where it is complete."""
+    expired: _builtins.bool
+    """Its events, its text and its config have been deleted because of their age or size; it can no longer be watched."""
+    image_count: _builtins.int
+    """The number of images."""
+    @_builtins.property
+    def config(self) -> Global___AnalysisConfig:
+        """What was asked for, without the bytes of the images and with the sampling in force. Unset once it has expired."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Unset while it is active."""
+
+    @_builtins.property
+    def progress(self) -> Global___Progress:
+        """The newest progress, while it is active."""
+
+    @_builtins.property
+    def completed(self) -> Global___Completed:
+        """It is complete. The text stands in `Analysis.text`."""
+
+    @_builtins.property
+    def failed(self) -> Global___Failed:
+        """It failed."""
+
+    @_builtins.property
+    def cancelled(self) -> Global___Cancelled:
+        """It was cancelled."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___AnalysisState.ValueType = ...,
+        config: Global___AnalysisConfig | None = ...,
+        request_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        progress: Global___Progress | None = ...,
+        text: _builtins.str = ...,
+        completed: Global___Completed | None = ...,
+        failed: Global___Failed | None = ...,
+        cancelled: Global___Cancelled | None = ...,
+        expired: _builtins.bool = ...,
+        image_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "failed", b"failed", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "config", b"config", "create_time", b"create_time", "end_time", b"end_time", "expired", b"expired", "failed", b"failed", "image_count", b"image_count", "name", b"name", "progress", b"progress", "request_id", b"request_id", "result", b"result", "state", b"state", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["completed", "failed", "cancelled"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___Analysis: _TypeAlias = Analysis  # noqa: Y015

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from mondrian.v1 import analysis_pb2 as mondrian_dot_v1_dot_analysis__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mondrian/v1/analysis_service.proto\x12\x0bmondrian.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1amondrian/v1/analysis.proto\"W\n\x0e\x41nalyzeRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.mondrian.v1.AnalysisConfigB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"4\n\x0f\x41nalyzeResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.mondrian.v1.Event2q\n\x0f\x41nalysisService\x12^\n\x07\x41nalyze\x12\x1b.mondrian.v1.AnalyzeRequest\x1a\x1c.mondrian.v1.AnalyzeResponse\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/analyze:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mondrian/v1/analysis_service.proto\x12\x0bmondrian.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amondrian/v1/analysis.proto\"\x8c\x01\n\x0e\x41nalyzeRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.mondrian.v1.AnalysisConfigB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x33\n\x10\x64isconnect_grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"4\n\x0f\x41nalyzeResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.mondrian.v1.Event\"^\n\x15\x43reateAnalysisRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.mondrian.v1.AnalysisConfigB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x16\x43reateAnalysisResponse\x12\'\n\x08\x61nalysis\x18\x01 \x01(\x0b\x32\x15.mondrian.v1.Analysis\"B\n\x14WatchAnalysisRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x05\":\n\x15WatchAnalysisResponse\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.mondrian.v1.Event\"(\n\x12GetAnalysisRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x13GetAnalysisResponse\x12\'\n\x08\x61nalysis\x18\x01 \x01(\x0b\x32\x15.mondrian.v1.Analysis\"h\n\x13ListAnalysesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06states\x18\x03 \x03(\x0e\x32\x1a.mondrian.v1.AnalysisState\"X\n\x14ListAnalysesResponse\x12\'\n\x08\x61nalyses\x18\x01 \x03(\x0b\x32\x15.mondrian.v1.Analysis\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15\x43\x61ncelAnalysisRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x16\x43\x61ncelAnalysisResponse\x12\'\n\x08\x61nalysis\x18\x01 \x01(\x0b\x32\x15.mondrian.v1.Analysis\"+\n\x15\x44\x65leteAnalysisRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x18\n\x16\x44\x65leteAnalysisResponse2\xc0\x06\n\x0f\x41nalysisService\x12^\n\x07\x41nalyze\x12\x1b.mondrian.v1.AnalyzeRequest\x1a\x1c.mondrian.v1.AnalyzeResponse\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/analyze:\x01*0\x01\x12r\n\x0e\x43reateAnalysis\x12\".mondrian.v1.CreateAnalysisRequest\x1a#.mondrian.v1.CreateAnalysisResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/analyses:\x01*\x12~\n\rWatchAnalysis\x12!.mondrian.v1.WatchAnalysisRequest\x1a\".mondrian.v1.WatchAnalysisResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=analyses/*}/events0\x01\x12o\n\x0bGetAnalysis\x12\x1f.mondrian.v1.GetAnalysisRequest\x1a .mondrian.v1.GetAnalysisResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=analyses/*}\x12i\n\x0cListAnalyses\x12 .mondrian.v1.ListAnalysesRequest\x1a!.mondrian.v1.ListAnalysesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/analyses\x12\x82\x01\n\x0e\x43\x61ncelAnalysis\x12\".mondrian.v1.CancelAnalysisRequest\x1a#.mondrian.v1.CancelAnalysisResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=analyses/*}:cancel:\x01*\x12x\n\x0e\x44\x65leteAnalysis\x12\".mondrian.v1.DeleteAnalysisRequest\x1a#.mondrian.v1.DeleteAnalysisResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=analyses/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +37,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANALYZEREQUEST'].fields_by_name['config']._loaded_options = None
   _globals['_ANALYZEREQUEST'].fields_by_name['config']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEANALYSISREQUEST'].fields_by_name['config']._loaded_options = None
+  _globals['_CREATEANALYSISREQUEST'].fields_by_name['config']._serialized_options = b'\342A\001\002'
+  _globals['_WATCHANALYSISREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_WATCHANALYSISREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_GETANALYSISREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETANALYSISREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_CANCELANALYSISREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CANCELANALYSISREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_DELETEANALYSISREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEANALYSISREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_ANALYSISSERVICE'].methods_by_name['Analyze']._loaded_options = None
   _globals['_ANALYSISSERVICE'].methods_by_name['Analyze']._serialized_options = b'\202\323\344\223\002\020\"\013/v1/analyze:\001*'
-  _globals['_ANALYZEREQUEST']._serialized_start=142
-  _globals['_ANALYZEREQUEST']._serialized_end=229
-  _globals['_ANALYZERESPONSE']._serialized_start=231
-  _globals['_ANALYZERESPONSE']._serialized_end=283
-  _globals['_ANALYSISSERVICE']._serialized_start=285
-  _globals['_ANALYSISSERVICE']._serialized_end=398
+  _globals['_ANALYSISSERVICE'].methods_by_name['CreateAnalysis']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['CreateAnalysis']._serialized_options = b'\202\323\344\223\002\021\"\014/v1/analyses:\001*'
+  _globals['_ANALYSISSERVICE'].methods_by_name['WatchAnalysis']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['WatchAnalysis']._serialized_options = b'\202\323\344\223\002\036\022\034/v1/{name=analyses/*}/events'
+  _globals['_ANALYSISSERVICE'].methods_by_name['GetAnalysis']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['GetAnalysis']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/{name=analyses/*}'
+  _globals['_ANALYSISSERVICE'].methods_by_name['ListAnalyses']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['ListAnalyses']._serialized_options = b'\202\323\344\223\002\016\022\014/v1/analyses'
+  _globals['_ANALYSISSERVICE'].methods_by_name['CancelAnalysis']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['CancelAnalysis']._serialized_options = b'\202\323\344\223\002!\"\034/v1/{name=analyses/*}:cancel:\001*'
+  _globals['_ANALYSISSERVICE'].methods_by_name['DeleteAnalysis']._loaded_options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['DeleteAnalysis']._serialized_options = b'\202\323\344\223\002\027*\025/v1/{name=analyses/*}'
+  _globals['_ANALYZEREQUEST']._serialized_start=175
+  _globals['_ANALYZEREQUEST']._serialized_end=315
+  _globals['_ANALYZERESPONSE']._serialized_start=317
+  _globals['_ANALYZERESPONSE']._serialized_end=369
+  _globals['_CREATEANALYSISREQUEST']._serialized_start=371
+  _globals['_CREATEANALYSISREQUEST']._serialized_end=465
+  _globals['_CREATEANALYSISRESPONSE']._serialized_start=467
+  _globals['_CREATEANALYSISRESPONSE']._serialized_end=532
+  _globals['_WATCHANALYSISREQUEST']._serialized_start=534
+  _globals['_WATCHANALYSISREQUEST']._serialized_end=600
+  _globals['_WATCHANALYSISRESPONSE']._serialized_start=602
+  _globals['_WATCHANALYSISRESPONSE']._serialized_end=660
+  _globals['_GETANALYSISREQUEST']._serialized_start=662
+  _globals['_GETANALYSISREQUEST']._serialized_end=702
+  _globals['_GETANALYSISRESPONSE']._serialized_start=704
+  _globals['_GETANALYSISRESPONSE']._serialized_end=766
+  _globals['_LISTANALYSESREQUEST']._serialized_start=768
+  _globals['_LISTANALYSESREQUEST']._serialized_end=872
+  _globals['_LISTANALYSESRESPONSE']._serialized_start=874
+  _globals['_LISTANALYSESRESPONSE']._serialized_end=962
+  _globals['_CANCELANALYSISREQUEST']._serialized_start=964
+  _globals['_CANCELANALYSISREQUEST']._serialized_end=1007
+  _globals['_CANCELANALYSISRESPONSE']._serialized_start=1009
+  _globals['_CANCELANALYSISRESPONSE']._serialized_end=1074
+  _globals['_DELETEANALYSISREQUEST']._serialized_start=1076
+  _globals['_DELETEANALYSISREQUEST']._serialized_end=1119
+  _globals['_DELETEANALYSISRESPONSE']._serialized_start=1121
+  _globals['_DELETEANALYSISRESPONSE']._serialized_end=1145
+  _globals['_ANALYSISSERVICE']._serialized_start=1148
+  _globals['_ANALYSISSERVICE']._serialized_end=1980
 # @@protoc_insertion_point(module_scope)

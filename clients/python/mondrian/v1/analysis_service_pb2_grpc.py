@@ -35,13 +35,18 @@ class AnalysisServiceStub(object):
     INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
     INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
     INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+    INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+    NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
     NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+    FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+    FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
     RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-    UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-    UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+    UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+    UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+    INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
     INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
     INTERNAL            INTERNAL                   a defect of the server
     """
@@ -57,6 +62,36 @@ class AnalysisServiceStub(object):
                 request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
+        self.CreateAnalysis = channel.unary_unary(
+                '/mondrian.v1.AnalysisService/CreateAnalysis',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisResponse.FromString,
+                _registered_method=True)
+        self.WatchAnalysis = channel.unary_stream(
+                '/mondrian.v1.AnalysisService/WatchAnalysis',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisResponse.FromString,
+                _registered_method=True)
+        self.GetAnalysis = channel.unary_unary(
+                '/mondrian.v1.AnalysisService/GetAnalysis',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisResponse.FromString,
+                _registered_method=True)
+        self.ListAnalyses = channel.unary_unary(
+                '/mondrian.v1.AnalysisService/ListAnalyses',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesResponse.FromString,
+                _registered_method=True)
+        self.CancelAnalysis = channel.unary_unary(
+                '/mondrian.v1.AnalysisService/CancelAnalysis',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisResponse.FromString,
+                _registered_method=True)
+        self.DeleteAnalysis = channel.unary_unary(
+                '/mondrian.v1.AnalysisService/DeleteAnalysis',
+                request_serializer=mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisRequest.SerializeToString,
+                response_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisResponse.FromString,
+                _registered_method=True)
 
 
 class AnalysisServiceServicer(object):
@@ -69,22 +104,71 @@ class AnalysisServiceServicer(object):
     INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
     INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
     INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+    INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+    NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
     NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+    FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+    FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
     RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-    UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-    UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+    UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+    UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+    INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
     INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
     INTERNAL            INTERNAL                   a defect of the server
     """
 
     def Analyze(self, request, context):
-        """Creates an analysis and streams its events to the end.
+        """Creates an analysis and streams its events to the end: `CreateAnalysis` and `WatchAnalysis` in one call.
 
-        Cancelling the call, or losing the connection, cancels the analysis. The call's deadline is honoured: what was
-        generated in time is delivered before it, with the finish reason DEADLINE.
+        When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
+        after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
+        delivered before it, with the finish reason DEADLINE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateAnalysis(self, request, context):
+        """Creates an analysis and returns at once. It outlives the connection, the engine and the server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAnalysis(self, request, context):
+        """Streams the events of an analysis after a sequence: first those that were kept, then live ones, to the terminal
+        event. Ends OK after any terminal event. Ending a watch never cancels the analysis.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAnalysis(self, request, context):
+        """Gets an analysis as it stands now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAnalyses(self, request, context):
+        """Lists the caller's analyses, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelAnalysis(self, request, context):
+        """Cancels an analysis. One that has ended is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAnalysis(self, request, context):
+        """Deletes an ended analysis with everything that is kept of it. An active one is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +181,36 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.Analyze,
                     request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.FromString,
                     response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.SerializeToString,
+            ),
+            'CreateAnalysis': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAnalysis,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisResponse.SerializeToString,
+            ),
+            'WatchAnalysis': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAnalysis,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisResponse.SerializeToString,
+            ),
+            'GetAnalysis': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAnalysis,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisResponse.SerializeToString,
+            ),
+            'ListAnalyses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAnalyses,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesResponse.SerializeToString,
+            ),
+            'CancelAnalysis': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelAnalysis,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisResponse.SerializeToString,
+            ),
+            'DeleteAnalysis': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAnalysis,
+                    request_deserializer=mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisRequest.FromString,
+                    response_serializer=mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -116,13 +230,18 @@ class AnalysisService(object):
     INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
     INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
     INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+    INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+    NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
     NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+    FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+    FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
     RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-    UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-    UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+    UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+    UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+    INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
     INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
     INTERNAL            INTERNAL                   a defect of the server
     """
@@ -144,6 +263,168 @@ class AnalysisService(object):
             '/mondrian.v1.AnalysisService/Analyze',
             mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.SerializeToString,
             mondrian_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/CreateAnalysis',
+            mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.CreateAnalysisResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/WatchAnalysis',
+            mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.WatchAnalysisResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/GetAnalysis',
+            mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.GetAnalysisResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAnalyses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/ListAnalyses',
+            mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.ListAnalysesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/CancelAnalysis',
+            mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.CancelAnalysisResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mondrian.v1.AnalysisService/DeleteAnalysis',
+            mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisRequest.SerializeToString,
+            mondrian_dot_v1_dot_analysis__service__pb2.DeleteAnalysisResponse.FromString,
             options,
             channel_credentials,
             insecure,

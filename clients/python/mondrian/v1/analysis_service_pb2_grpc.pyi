@@ -36,13 +36,18 @@ class AnalysisServiceStub:
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+        INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+        FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+        FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-        UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-        UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+        UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+        UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+        INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
         INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
         INTERNAL            INTERNAL                   a defect of the server
     """
@@ -52,11 +57,26 @@ class AnalysisServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AnalysisServiceAsyncStub: ...
     Analyze: _grpc.UnaryStreamMultiCallable[_analysis_service_pb2.AnalyzeRequest, _analysis_service_pb2.AnalyzeResponse]
-    """Creates an analysis and streams its events to the end.
+    """Creates an analysis and streams its events to the end: `CreateAnalysis` and `WatchAnalysis` in one call.
 
-    Cancelling the call, or losing the connection, cancels the analysis. The call's deadline is honoured: what was
-    generated in time is delivered before it, with the finish reason DEADLINE.
+    When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
+    after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
+    delivered before it, with the finish reason DEADLINE.
     """
+    CreateAnalysis: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.CreateAnalysisRequest, _analysis_service_pb2.CreateAnalysisResponse]
+    """Creates an analysis and returns at once. It outlives the connection, the engine and the server."""
+    WatchAnalysis: _grpc.UnaryStreamMultiCallable[_analysis_service_pb2.WatchAnalysisRequest, _analysis_service_pb2.WatchAnalysisResponse]
+    """Streams the events of an analysis after a sequence: first those that were kept, then live ones, to the terminal
+    event. Ends OK after any terminal event. Ending a watch never cancels the analysis.
+    """
+    GetAnalysis: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.GetAnalysisRequest, _analysis_service_pb2.GetAnalysisResponse]
+    """Gets an analysis as it stands now."""
+    ListAnalyses: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.ListAnalysesRequest, _analysis_service_pb2.ListAnalysesResponse]
+    """Lists the caller's analyses, newest first."""
+    CancelAnalysis: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.CancelAnalysisRequest, _analysis_service_pb2.CancelAnalysisResponse]
+    """Cancels an analysis. One that has ended is left as it is."""
+    DeleteAnalysis: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.DeleteAnalysisRequest, _analysis_service_pb2.DeleteAnalysisResponse]
+    """Deletes an ended analysis with everything that is kept of it. An active one is FAILED_PRECONDITION."""
 
 @_typing.type_check_only
 class AnalysisServiceAsyncStub(AnalysisServiceStub):
@@ -69,24 +89,44 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+        INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+        FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+        FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-        UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-        UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+        UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+        UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+        INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
         INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
         INTERNAL            INTERNAL                   a defect of the server
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Analyze: _aio.UnaryStreamMultiCallable[_analysis_service_pb2.AnalyzeRequest, _analysis_service_pb2.AnalyzeResponse]  # type: ignore[assignment]
-    """Creates an analysis and streams its events to the end.
+    """Creates an analysis and streams its events to the end: `CreateAnalysis` and `WatchAnalysis` in one call.
 
-    Cancelling the call, or losing the connection, cancels the analysis. The call's deadline is honoured: what was
-    generated in time is delivered before it, with the finish reason DEADLINE.
+    When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
+    after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
+    delivered before it, with the finish reason DEADLINE.
     """
+    CreateAnalysis: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.CreateAnalysisRequest, _analysis_service_pb2.CreateAnalysisResponse]  # type: ignore[assignment]
+    """Creates an analysis and returns at once. It outlives the connection, the engine and the server."""
+    WatchAnalysis: _aio.UnaryStreamMultiCallable[_analysis_service_pb2.WatchAnalysisRequest, _analysis_service_pb2.WatchAnalysisResponse]  # type: ignore[assignment]
+    """Streams the events of an analysis after a sequence: first those that were kept, then live ones, to the terminal
+    event. Ends OK after any terminal event. Ending a watch never cancels the analysis.
+    """
+    GetAnalysis: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.GetAnalysisRequest, _analysis_service_pb2.GetAnalysisResponse]  # type: ignore[assignment]
+    """Gets an analysis as it stands now."""
+    ListAnalyses: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.ListAnalysesRequest, _analysis_service_pb2.ListAnalysesResponse]  # type: ignore[assignment]
+    """Lists the caller's analyses, newest first."""
+    CancelAnalysis: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.CancelAnalysisRequest, _analysis_service_pb2.CancelAnalysisResponse]  # type: ignore[assignment]
+    """Cancels an analysis. One that has ended is left as it is."""
+    DeleteAnalysis: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.DeleteAnalysisRequest, _analysis_service_pb2.DeleteAnalysisResponse]  # type: ignore[assignment]
+    """Deletes an ended analysis with everything that is kept of it. An active one is FAILED_PRECONDITION."""
 
 class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
     """Analyses pictures and text with a vision-language model.
@@ -98,13 +138,18 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
+        INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
+        FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
+        FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
-        UNAVAILABLE         ENGINE_LOST                the engine died or hung; it is being replaced; RetryInfo
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
-        UNAVAILABLE         SHUTTING_DOWN              the server is ending; RetryInfo
+        UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
+        UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
+        INTERNAL            ENGINE_CRASHED             the engine crashed three times over this analysis
         INTERNAL            GENERATION_FAILED          the model raised while it worked on this analysis
         INTERNAL            INTERNAL                   a defect of the server
     """
@@ -115,10 +160,61 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analysis_service_pb2.AnalyzeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_analysis_service_pb2.AnalyzeResponse], _abc.AsyncIterator[_analysis_service_pb2.AnalyzeResponse]]:
-        """Creates an analysis and streams its events to the end.
+        """Creates an analysis and streams its events to the end: `CreateAnalysis` and `WatchAnalysis` in one call.
 
-        Cancelling the call, or losing the connection, cancels the analysis. The call's deadline is honoured: what was
-        generated in time is delivered before it, with the finish reason DEADLINE.
+        When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
+        after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
+        delivered before it, with the finish reason DEADLINE.
         """
+
+    @_abc_1.abstractmethod
+    def CreateAnalysis(
+        self,
+        request: _analysis_service_pb2.CreateAnalysisRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.CreateAnalysisResponse, _abc.Awaitable[_analysis_service_pb2.CreateAnalysisResponse]]:
+        """Creates an analysis and returns at once. It outlives the connection, the engine and the server."""
+
+    @_abc_1.abstractmethod
+    def WatchAnalysis(
+        self,
+        request: _analysis_service_pb2.WatchAnalysisRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_analysis_service_pb2.WatchAnalysisResponse], _abc.AsyncIterator[_analysis_service_pb2.WatchAnalysisResponse]]:
+        """Streams the events of an analysis after a sequence: first those that were kept, then live ones, to the terminal
+        event. Ends OK after any terminal event. Ending a watch never cancels the analysis.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAnalysis(
+        self,
+        request: _analysis_service_pb2.GetAnalysisRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.GetAnalysisResponse, _abc.Awaitable[_analysis_service_pb2.GetAnalysisResponse]]:
+        """Gets an analysis as it stands now."""
+
+    @_abc_1.abstractmethod
+    def ListAnalyses(
+        self,
+        request: _analysis_service_pb2.ListAnalysesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.ListAnalysesResponse, _abc.Awaitable[_analysis_service_pb2.ListAnalysesResponse]]:
+        """Lists the caller's analyses, newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelAnalysis(
+        self,
+        request: _analysis_service_pb2.CancelAnalysisRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.CancelAnalysisResponse, _abc.Awaitable[_analysis_service_pb2.CancelAnalysisResponse]]:
+        """Cancels an analysis. One that has ended is left as it is."""
+
+    @_abc_1.abstractmethod
+    def DeleteAnalysis(
+        self,
+        request: _analysis_service_pb2.DeleteAnalysisRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analysis_service_pb2.DeleteAnalysisResponse, _abc.Awaitable[_analysis_service_pb2.DeleteAnalysisResponse]]:
+        """Deletes an ended analysis with everything that is kept of it. An active one is FAILED_PRECONDITION."""
 
 def add_AnalysisServiceServicer_to_server(servicer: AnalysisServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -164,8 +164,11 @@ class Loop:
 
     def _next_row(self) -> Row | None:
         """Return the row that is entering, or let the first waiting one take a slot."""
-        if not self._entering and self._waiting and len(self._slots) < self._config.slots:
+        while not self._entering and self._waiting and len(self._slots) < self._config.slots:
             row = open_row(self._waiting.popleft(), self._vocabulary)
+            if ended := row.replay(self._vocabulary):
+                self._close(ended)
+                continue
             self._slots[row.number] = row
             self._entering.append(row)
         return self._entering[0] if self._entering else None
@@ -214,7 +217,7 @@ class Loop:
         self._flush()
 
     def _note(self, row: Row, stage: Stage) -> None:
-        if not row.tokens:  # A rescued row has told its stages before; they never go back.
+        if row.is_fresh:  # A rescued row has told its stages before; they never go back.
             self._updates.append(row.stage(stage))
 
     def _flush(self) -> None:

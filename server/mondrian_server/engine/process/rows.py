@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mondrian_server.engine.process.preparation import Prepared
 from mondrian_server.engine.process.sampling import RowDraws
-from mondrian_server.engine.process.text import TextAssembler
+from mondrian_server.engine.process.text import Piece, TextAssembler
 from mondrian_server.engine.process.vocabulary import Vocabulary
 from mondrian_server.engine.protocol import RowDone, RowStage, RowTokens
 from mondrian_server.events import FinishReason, Stage
@@ -83,21 +83,40 @@ class Row:
             prefill_s=self.prefill_s,
         )
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has generated nothing in this engine."""
+        return len(self.tokens) == len(self.prepared.submit.prior_ids)
+
+    def replay(self, vocabulary: Vocabulary) -> RowDone | None:
+        """Take the tokens of an earlier life, and go on after them; return the closing update if they were the last."""
+        for token in self.prepared.submit.prior_ids:
+            stop = self._spell(token, vocabulary).stop
+            if stop:
+                return self.done("", FinishReason.STOP_SEQUENCE, stop)
+        if len(self.tokens) >= self.prepared.max_tokens:
+            return self.done(self.text.finish(), FinishReason.MAX_TOKENS)
+        if self.tokens:
+            self.restart()
+        return None
+
     def take(self, token: int, vocabulary: Vocabulary) -> tuple[RowTokens, str]:
         """Take a token that was generated; return its update and the stop string that it completed, if any."""
-        spelled = vocabulary.spell(token, first=not self.tokens)
-        self.tokens.append(token)
-        submit = self.prepared.submit
-        piece = self.text.push(spelled, may_stop=len(self.tokens) >= submit.sampling.min_tokens)
-        details = submit.details
+        piece = self._spell(token, vocabulary)
+        details = self.prepared.submit.details
         update = RowTokens(
             row=self.number,
             text=piece.text,
             count=1,
-            ids=(token,) if details else (),
+            ids=(token,),
             log_probabilities=(self.draws.log_probability(),) if details else (),
         )
         return update, piece.stop
+
+    def _spell(self, token: int, vocabulary: Vocabulary) -> Piece:
+        spelled = vocabulary.spell(token, first=not self.tokens)
+        self.tokens.append(token)
+        return self.text.push(spelled, may_stop=len(self.tokens) >= self.prepared.submit.sampling.min_tokens)
 
 
 def open_row(prepared: Prepared, vocabulary: Vocabulary) -> Row:

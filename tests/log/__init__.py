@@ -1,0 +1,1 @@
+"""The log: what any store must do, and what SQLite must survive."""

@@ -1,0 +1,1 @@
+"""Programs that tests of the log run as processes of their own."""
