@@ -101,10 +101,11 @@ class Office:
         deadline_in_s: float | None = None,
         grace_s: float | None = None,
         progress_interval_s: float | None = None,
+        token_interval_s: float | None = None,
         **changes: object,
     ) -> str:
-        """Have an analysis created; `progress_interval_s` is 60 s unless given."""
-        delivery = Delivery(progress_interval_s=progress_interval_s)
+        """Have an analysis created; progress comes every 60 s and each token at once, unless said otherwise."""
+        delivery = Delivery(progress_interval_s=progress_interval_s, token_interval_s=token_interval_s)
         request = replace(AnalysisRequest(prompt=prompt, images=images, delivery=delivery), **changes)
         return await self.service.create(request, deadline_in_s=deadline_in_s, disconnect_grace_s=grace_s)
 
@@ -229,7 +230,7 @@ class Offices:
 
     async def reopen(
         self,
-        state: EngineState = EngineState.READY,
+        state: EngineState = EngineState.LOADING,
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,
