@@ -37,6 +37,8 @@ class TestableLog(SqliteLog):
         """Begin with nothing written down."""
         super().__init__(path, options, on_availability=on_availability)
         self.written: defaultdict[str, list[Event]] = defaultdict(list)
+        self.failures: list[Exception] = []
+        """What the next heartbeats raise."""
 
     def append(self, name: str, payload: Payload) -> Event:
         """Raise for that text."""
@@ -45,6 +47,12 @@ class TestableLog(SqliteLog):
         event = super().append(name, payload)
         self.written[name].append(event)
         return event
+
+    async def heartbeat(self, owner: str, *, lease_s: float) -> Sequence[str]:
+        """Raise the next failure, if there is one."""
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().heartbeat(owner, lease_s=lease_s)
 
     async def begin(self, name: str, spec: Spec, caller: str = LOCAL) -> None:
         """Begin an analysis as the service does."""
