@@ -1,14 +1,15 @@
 """Checkpoints: an untrained one of the embedded model's shape, a damaged one, and what their tokens spell."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import (
-    load_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
-    save_file,  # pyright: ignore[reportUnknownVariableType]  # the same
+    save_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
 )
 
 EMBEDDED = Path(__file__).parents[1] / "models" / "mondrian-tiny"
@@ -22,8 +23,7 @@ def write_untrained(folder: Path, *, seed: int = 1) -> Path:
     _copy_embedded(folder)
     random = np.random.default_rng(seed)
     weights = {
-        name: _drawn(name, values.shape, random).astype(values.dtype)
-        for name, values in sorted(load_file(EMBEDDED / "model.safetensors").items())
+        name: _drawn(name, shape, random).astype(np.float16) for name, shape in sorted(_shapes(EMBEDDED).items())
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
@@ -39,7 +39,7 @@ def write_truncated(folder: Path) -> Path:
 
 def parameters_of(folder: Path) -> int:
     """Return the number of parameters in a checkpoint's file."""
-    return sum(values.size for values in load_file(folder / "model.safetensors").values())
+    return sum(math.prod(shape) for shape in _shapes(folder).values())
 
 
 def spelled(ids: Sequence[int]) -> bytes:
@@ -48,6 +48,14 @@ def spelled(ids: Sequence[int]) -> bytes:
     controls = {token["id"] for token in tokenizer["added_tokens"]}
     pieces = {id_: piece for piece, id_ in tokenizer["model"]["vocab"].items()}
     return b"".join(_piece_bytes(pieces[id_]) for id_ in ids if id_ not in controls)
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Read the shapes of a checkpoint's weights from its header: numpy has no bfloat16 to load the weights in."""
+    with (folder / "model.safetensors").open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
 def _copy_embedded(folder: Path) -> None:

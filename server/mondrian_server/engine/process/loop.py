@@ -147,10 +147,12 @@ class Loop:
 
         That is a number of prompt tokens, and one picture; while nothing is decoded, all pictures of one row.
         """
-        budget = self._config.prefill_step_tokens
+        most = budget = self._config.prefill_step_tokens
         encoded: Row | None = None
         while budget > 0 and (row := self._next_row()) is not None:
             if (picture := self._batch.picture_to_encode(row)) is None:
+                if budget < most and min(most, row.prompt_tokens - row.prompt_done) > budget:
+                    break
                 budget -= self._prefill(row)
             elif encoded is None or (encoded is row and not self._batch.decoding):
                 encoded = row
