@@ -14,7 +14,7 @@ class Screen:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.raw = ""
-        self._lines = [""]
+        self._lines: list[list[str]] = [[]]  # of cells; a wide character fills its second one with nothing
         self._row = 0
         self._column = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -23,7 +23,7 @@ class Screen:
     @property
     def lines(self) -> list[str]:
         """The lines from the first one printed, without trailing spaces."""
-        return [line.rstrip() for line in self._lines]
+        return ["".join(line).rstrip() for line in self._lines]
 
     @property
     def text(self) -> str:
@@ -55,17 +55,23 @@ class Screen:
             case "\n":
                 self._row += 1
                 if self._row == len(self._lines):
-                    self._lines.append("")
+                    self._lines.append([])
             case _:
                 self._write(head)
         return True
 
     def _write(self, character: str) -> None:
         assert character.isprintable(), f"unknown control {character!r}"
-        line = self._lines[self._row].ljust(self._column)
-        self._lines[self._row] = line[: self._column] + character + line[self._column + 1 :]
-        self._column += 1
-        assert cell_len(self._lines[self._row]) <= self.columns, f"too long: {self._lines[self._row]!r}"
+        line, start, width = self._lines[self._row], self._column, cell_len(character)
+        assert width > 0, f"no width: {character!r}"
+        assert start + width <= self.columns, f"too long: {self.lines[self._row]!r}"
+        line += " " * (start - len(line))
+        if line[start : start + 1] == [""]:  # the second half of a wide character, whose first half goes too
+            line[start - 1] = " "
+        line[start : start + width] = [character, *[""] * (width - 1)]
+        if line[start + width : start + width + 1] == [""]:
+            line[start + width] = " "
+        self._column += width
 
     def _obey(self, argument: str, final: str) -> None:
         match final:
@@ -75,9 +81,9 @@ class Screen:
                 self._row -= int(argument or 1)
                 assert self._row >= 0
             case "K":
-                self._lines[self._row] = self._lines[self._row][: self._column]
+                del self._lines[self._row][self._column :]
             case "J":
-                self._lines[self._row] = self._lines[self._row][: self._column]
+                del self._lines[self._row][self._column :]
                 del self._lines[self._row + 1 :]
             case _:
                 raise AssertionError(f"unknown control {argument}{final}")

@@ -338,4 +338,4 @@ async def test_a_status_on_the_way_is_no_end_of_a_watch(server: ScriptedServer, 
 
     server.watch_script = script
     with pytest.raises(mondrian.AnalysisCancelled):
-        await _listed(client.watch(ANALYSIS))
+        await _listed(client.watch(ANALYSIS, resume_limit_s=None))

@@ -70,6 +70,46 @@ async def test_a_stream_that_breaks_again_and_again_has_no_gap(server: ScriptedS
     assert outcome.text == events[-1].completed.text
 
 
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.CANCELLED, ""),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+    ],
+    ids=["stopped server", "reset by a proxy"],
+)
+async def test_other_ways_to_be_cut_off_are_resumed_too(
+    server: ScriptedServer, caller: Caller, code: grpc.StatusCode, details: str
+) -> None:
+    """A call that ends otherwise than by the server's own word goes on."""
+    events = _tape()
+
+    async def cut_off(_request: Message, context: Context) -> AsyncGenerator[pb.Event]:
+        for event in events[:3]:
+            yield event
+        await context.abort(code, details)
+
+    server.script, server.watch_script = cut_off, playing(*events)
+    outcome = await caller.collect()
+    assert outcome.error is None
+    assert [event.sequence for event in outcome.events] == list(range(1, len(events) + 1))
+
+
+async def test_repeated_events_are_no_progress(server: ScriptedServer, caller: Caller) -> None:
+    """A server that only tells again what was seen, and breaks off, is given up within the limit."""
+    Recorded(server, _tape(), [3])
+
+    async def repeat(_request: Message, context: Context) -> AsyncGenerator[pb.Event]:
+        for event in _tape()[:3]:
+            yield event
+        await context.abort(PLAIN_LOSS, "Socket closed")
+
+    server.watch_script = repeat
+    outcome = await caller.collect(resume_limit_s=0.5)
+    assert type(outcome.error) is mondrian.ConnectionFailed
+    assert [event.sequence for event in outcome.events] == [1, 2, 3]
+
+
 async def test_a_watch_resumes_likewise(server: ScriptedServer, caller: Caller) -> None:
     """A watch begins where it was asked to, and goes on after what it has seen."""
     events = _tape()
@@ -366,6 +406,7 @@ async def test_many_streams_resume_side_by_side(server: ScriptedServer, client: 
             await asyncio.sleep(0.01)
 
     server.script = server.watch_script = slowly
+    await client.list_advisors()
     following = asyncio.gather(*(AsyncCaller(client).collect() for _ in range(50)))
     await asyncio.sleep(0.2)
     await server.restart()

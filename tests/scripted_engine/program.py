@@ -69,6 +69,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     prepare_s: how long a row stays in PREPARING.
     tokens: what a row generates before it ends its turn, unless its own `max_tokens` comes first.
     fault: what goes wrong, if anything.
+    deadly_word: a row whose prompt contains it kills the engine when its prompt is read; empty: none does.
     """
 
     load_s: float = 0.0
@@ -79,6 +80,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 20
     context_tokens: int = 1000
     fault: Fault | None = None
+    deadly_word: str = ""
 
 
 def command(lives: Sequence[Life], starts_file: Path) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ class _Row:
         limit = submit.sampling.max_tokens or submit.sampling.default_max_tokens
         self.number = submit.row
         self.details = submit.details
+        self.is_deadly = life.deadly_word != "" and life.deadly_word in submit.prompt
         self.tokens = len(submit.prior_ids)
         self.told = False
         self.last = min(limit, life.tokens)
@@ -208,6 +211,8 @@ class _Engine:
         if row.tokens >= row.last:
             del self._rows[row.number]
             return [row.done()]
+        if row.is_deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         stages = [] if row.told else [row.stage(Stage.PREFILL), row.stage(Stage.GENERATING)]
         row.told = True
         self._tokens += 1

@@ -37,6 +37,8 @@ class TestableLog(SqliteLog):
         """Begin with nothing written down."""
         super().__init__(path, options, on_availability=on_availability)
         self.written: defaultdict[str, list[Event]] = defaultdict(list)
+        self.failures: list[Exception] = []
+        """What the next heartbeats raise."""
 
     def append(self, name: str, payload: Payload) -> Event:
         """Raise for that text."""
@@ -45,6 +47,12 @@ class TestableLog(SqliteLog):
         event = super().append(name, payload)
         self.written[name].append(event)
         return event
+
+    async def heartbeat(self, owner: str, *, lease_s: float) -> Sequence[str]:
+        """Raise the next failure, if there is one."""
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().heartbeat(owner, lease_s=lease_s)
 
     async def begin(self, name: str, spec: Spec, caller: str = LOCAL) -> None:
         """Begin an analysis as the service does."""
@@ -101,10 +109,11 @@ class Office:
         deadline_in_s: float | None = None,
         grace_s: float | None = None,
         progress_interval_s: float | None = None,
+        token_interval_s: float | None = None,
         **changes: object,
     ) -> str:
-        """Have an analysis created; `progress_interval_s` is 60 s unless given."""
-        delivery = Delivery(progress_interval_s=progress_interval_s)
+        """Have an analysis created; progress comes every 60 s and each token at once, unless said otherwise."""
+        delivery = Delivery(progress_interval_s=progress_interval_s, token_interval_s=token_interval_s)
         request = replace(AnalysisRequest(prompt=prompt, images=images, delivery=delivery), **changes)
         return await self.service.create(request, deadline_in_s=deadline_in_s, disconnect_grace_s=grace_s)
 
@@ -229,7 +238,7 @@ class Offices:
 
     async def reopen(
         self,
-        state: EngineState = EngineState.READY,
+        state: EngineState = EngineState.LOADING,
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,

@@ -203,7 +203,7 @@ async def test_draining_lets_what_runs_end_and_refuses_what_is_new(office: Offic
 @pytest.mark.parametrize("grace_s", [0.0, 0.02])
 async def test_what_outlasts_the_grace_is_left_to_the_next_start(office: Office, grace_s: float) -> None:
     """Running and waiting analyses stay active with what they had, and nothing more is written of them."""
-    names = [await office.create(deadline_in_s=0.1, progress_interval_s=0.1) for _ in range(4)]
+    names = [await office.create(progress_interval_s=0.1) for _ in range(4)]
     office.step(stage(1, Stage.GENERATING), tokens(1, "half"))
     await asyncio.wait_for(office.service.drain(grace_s), 5)
     before = [await office.events(name) for name in names]

@@ -114,11 +114,11 @@ async def test_an_ended_one_is_not_interrupted(log: TestableLog) -> None:
 async def test_the_deadline_counts_on_through_an_interruption(log: TestableLog) -> None:
     """It ends with what there is, whatever life it is in; without a token it fails and names the stage."""
     some = await begin(log, name="analyses/1", deadline_in_s=0.1)
-    none = await begin(log, name="analyses/2", deadline_in_s=0.1)
     generate(some, "The")
+    some.analysis.interrupt()
+    none = await begin(log, name="analyses/2", deadline_in_s=0.1)
     generate(none)
-    for watched in (some, none):
-        watched.analysis.interrupt()
+    none.analysis.interrupt()
     await eventually(lambda: some.ends and none.ends)
     assert isinstance(some.last, Completed)
     assert (some.last.text, some.last.finish_reason) == ("The", FinishReason.DEADLINE)

@@ -149,8 +149,8 @@ class AsyncEventStream:
                 continue
             if response is None:
                 return None
-            self._resumption.progressed()
             if self._cursor.advance(response):
+                self._resumption.progressed()
                 return response
         raise asyncio.CancelledError
 

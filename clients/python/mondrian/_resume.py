@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import grpc
 
-from mondrian._errors import MondrianError, Unavailable
+from mondrian._errors import AnalysisCancelled, MondrianError, Unavailable
 
 DEFAULT_LIMIT_S = 120.0
 """How long to try by default."""
@@ -20,6 +20,18 @@ _MAX_DELAY_S = 5.0
 
 # What gRPC's core says where no connection could be made, as opposed to one that was lost.
 _NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed")
+
+
+_RESET = "RST_STREAM"
+"""What gRPC's core says where a proxy or a dying server ended the call's stream, whatever the code."""
+
+
+def _is_interruption(error: MondrianError) -> bool:
+    """Tell whether the call was cut off, as far as its status says. `failed` and `cancelled` are events, not this.
+
+    A server that is stopped may end its calls with a bare CANCELLED.
+    """
+    return isinstance(error, Unavailable | AnalysisCancelled) or _RESET in error.message
 
 
 class Contact:
@@ -65,7 +77,7 @@ class Resumption:
 
     def delay_s(self, error: MondrianError) -> float | None:
         """Return the seconds after which to try again, or None where `error` is the end."""
-        if not isinstance(error, Unavailable) or not self._contact.made:
+        if not _is_interruption(error) or not self._contact.made:
             return None
         now_s = time.monotonic()
         if self._interrupted_s is None:

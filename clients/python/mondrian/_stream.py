@@ -150,9 +150,10 @@ class EventStream:
             except grpc.RpcError as error:
                 self._wait_to_resume(error)
                 continue
-            self._resumption.progressed()
-            if self._cursor.advance(event) and (self._cursor.ended or not self._stop.is_set()):
-                return event
+            if self._cursor.advance(event):
+                self._resumption.progressed()
+                if self._cursor.ended or not self._stop.is_set():
+                    return event
         raise _Left
 
     def _receive(self, call: SyncCall) -> analysis_pb2.Event:

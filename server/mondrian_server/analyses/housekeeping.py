@@ -33,6 +33,8 @@ async def keep_house(log: EventLog, analyses: AnalysesService, retention: Retent
                 await _expire(log, retention)
         except LogUnavailable:
             _log.warning("housekeeping waits for the log")
+        except Exception:
+            _log.exception("housekeeping failed")
         await asyncio.sleep(min(LEASE_S / 3, retention.interval_s))
 
 

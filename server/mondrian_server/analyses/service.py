@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -13,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from mondrian_server import errors
-from mondrian_server.analyses.admission import SHUTDOWN_RETRY_S, Admission, AdmissionLimits
+from mondrian_server.analyses.admission import Admission, AdmissionLimits
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.reporting import log_acceptance, log_end
 from mondrian_server.analyses.request import AnalysisRequest
@@ -21,10 +20,11 @@ from mondrian_server.analyses.resolution import Catalogue, Defaults, resolve
 from mondrian_server.analyses.scheduler import ALONE_AFTER_CRASHES, Scheduler
 from mondrian_server.analyses.spec import Spec, decode_spec, digest_of, encode_spec
 from mondrian_server.analyses.validation import validate
-from mondrian_server.analyses.view import View
+from mondrian_server.analyses.view import View, view_of
+from mondrian_server.analyses.watching import Watches, known, own_record
 from mondrian_server.engine.interface import Engine, EngineStatus
 from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
-from mondrian_server.events import Accepted, Event, Terminal
+from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
 from mondrian_server.log.interface import EventLog, Images, Record, RequestIdTaken, State
 from mondrian_server.pictures import Picture
 from mondrian_server.sampling import Sampling
@@ -68,9 +68,7 @@ class AnalysesService:
         self._owner = uuid.uuid4().hex
         self._admission = Admission(limits)
         self._live: dict[str, Analysis] = {}
-        self._watched: Counter[str] = Counter()
-        self._waiting: set[asyncio.Task[object]] = set()
-        self._closed = False
+        self._watches = Watches(log, self._live)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -130,56 +128,46 @@ class AnalysesService:
             EventsExpired: the events were deleted.
             ShuttingDown: the server ends before the analysis does.
         """
-        self._watched[name] += 1
-        try:
-            await self._record(name, caller)
-            while True:
-                closing = self._closed
-                # Before reading: an end that the record shows is kept, and so is everything before it.
-                ended = (closing or name not in self._live) and await self._has_ended(name, caller)
-                events = await self._read(name, after_sequence)
-                if events:
-                    yield events
-                    if events[-1].is_terminal:
-                        return
-                    after_sequence = events[-1].sequence
-                elif ended:
-                    return  # The caller has seen the terminal event already.
-                elif closing:
-                    raise errors.ShuttingDown("the server is ending", retry_after_s=SHUTDOWN_RETRY_S)
-                else:
-                    await self._wait(name, after_sequence)
-        finally:
-            self._watched[name] -= 1
-            if not self._watched[name]:
-                del self._watched[name]
+        async with contextlib.aclosing(self._watches.follow(name, caller, after_sequence)) as groups:
+            async for events in groups:
+                yield events
 
     async def get(self, name: str, caller: str) -> View:
         """Return an analysis as it stands now; raises AnalysisNotFound."""
-        return self._view(await self._record(name, caller))
+        # What is live is asked before the record is read: by then all of it is kept.
+        lives = self._lives((name,))
+        return view_of(await own_record(self._log, name, caller), lives)
 
     async def list(
         self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
     ) -> Sequence[View]:
-        """Return the caller's analyses, newest first; those before a record's number, if one is given."""
+        """Return the caller's analyses, newest first, or those that are older than the record of that number."""
+        lives = self._lives(self._live)
         records = await self._log.list(caller, states, before_number=before_number, limit=limit)
-        return [self._view(record) for record in records]
+        return [view_of(record, lives) for record in records]
 
     async def cancel(self, name: str, caller: str) -> View:
-        """End an analysis that is no longer wanted and return it; one that has ended is left alone."""
-        await self._record(name, caller)
+        """End an analysis that is no longer wanted and return it; one that has ended is left alone.
+
+        One that the ending server has put away is ended by the next start.
+        """
+        record = await own_record(self._log, name, caller)
         analysis = self._live.get(name)
-        if analysis is not None:
-            analysis.cancel()
-            await self._log.wait(name, analysis.last_sequence - 1)
+        with known(name):
+            if analysis is not None and not analysis.ended:
+                analysis.cancel()
+                await self._log.wait(name, analysis.last_sequence - 1)
+            elif record.state is State.ACTIVE:
+                await self._log.cancel(name)
         return await self.get(name, caller)
 
     async def delete(self, name: str, caller: str) -> None:
         """Delete an ended analysis; raises AnalysisNotFound, or AnalysisActive."""
-        record = await self._record(name, caller)
+        record = await own_record(self._log, name, caller)
         if name in self._live or record.state is State.ACTIVE:
             raise errors.AnalysisActive(f"{name} is active; cancel it first", field="name")
-        await self._log.delete(name)
+        with known(name):
+            await self._log.delete(name)
 
     def let_go(self, name: str) -> None:
         """Cancel an analysis whose call has gone, after its grace, unless somebody watches it then."""
@@ -199,6 +187,7 @@ class AnalysesService:
                 await self._recover(record)
             except Exception:
                 _log.exception("an analysis could not be taken up", analysis=record.name)
+                self._give_up(record.name)
         if self._live:
             _log.info("continuing", analyses=len(self._live))
 
@@ -215,11 +204,11 @@ class AnalysesService:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
-        self._closed = True
         for analysis in self._live.values():
             analysis.suspend()
-        for task in self._waiting:
-            task.cancel()
+            if analysis.preparation is not None:
+                analysis.preparation.cancel()
+        self._watches.close()
 
     # What the log and the engine tell.
 
@@ -238,18 +227,20 @@ class AnalysesService:
             analysis = self._scheduler.holder(update.row)
             if analysis is not None:
                 analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
-                self._update_alone(analysis, update)
+                with _alone(analysis):
+                    self._update(analysis, update)
         self._scheduler.relent()
 
     def engine_lost(self) -> None:
         """Let everything that the engine had wait again; end what it has crashed over alone."""
         for analysis in self._scheduler.lose_rows():
-            analysis.flush_rest()  # Crashes count from the last token that is kept.
-            analysis.crashes += 1
-            if analysis.crashes > ALONE_AFTER_CRASHES:
-                analysis.fail(errors.EngineCrashed(f"the engine crashed {analysis.crashes} times over this analysis"))
-            else:
-                analysis.interrupt()
+            with _alone(analysis):
+                analysis.flush_rest()  # Crashes count from the last token that is kept.
+                analysis.crashes += 1
+                if analysis.crashes > ALONE_AFTER_CRASHES:
+                    analysis.fail(_crashed(analysis.crashes))
+                else:
+                    analysis.interrupt()
 
     # The rest is how.
 
@@ -260,7 +251,8 @@ class AnalysesService:
         digest = digest_of(request, request.images) if request.request_id else b""
         if request.request_id and (known := await self._log.find(request.caller, request.request_id)):
             return _same(known, digest)
-        self.check_room(sum(map(len, request.images)))
+        size = sum(map(len, request.images))
+        self.check_room(size)
         limit_s = self._admission.limit_s(deadline_in_s, request.time_limit_s)
         now_s = time.time()
         spec = Spec(
@@ -279,13 +271,17 @@ class AnalysesService:
             spec=encode_spec(spec),
         )
         self._admission.entering += 1
+        self._admission.bytes_held += size
         try:
             await self._log.create(record, request.images, owner=self._owner, lease_s=LEASE_S)
         except RequestIdTaken as taken:
             return _same(taken.record, digest)
         finally:
             self._admission.entering -= 1
-        analysis = self._enliven(record.name, spec, request.caller)
+            self._admission.bytes_held -= size
+        if self._watches.closed:
+            return record.name  # The next start begins it.
+        analysis = self._enliven(self._analysis(record, spec))
         position = self._scheduler.enter(analysis)
         log_acceptance(record.name, request, position)
         analysis.accept(self._accepted(spec, position))
@@ -299,18 +295,31 @@ class AnalysesService:
         while page := await self._log.read(record.name, len(events)):
             events += page
         images = await self._log.images(record.name)
-        analysis = self._enliven(record.name, spec, record.caller)
+        if len(images.files) + len(images.pictures) != spec.image_count:
+            raise ValueError("its images are gone")
+        analysis = self._analysis(record, spec)
         if events:
             analysis.restore(events)
+        self._enliven(analysis)
+        if events:
             self._scheduler.enter(analysis)
         else:
             analysis.accept(self._accepted(spec, self._scheduler.enter(analysis)))
         self._prepare(analysis, images)
         self.let_go(record.name)
 
-    def _enliven(self, name: str, spec: Spec, caller: str) -> Analysis:
-        analysis = Analysis(name, spec, caller=caller, log=self._log, on_end=self._ended)
-        self._live[name] = analysis
+    def _give_up(self, name: str) -> None:
+        """End an analysis that cannot be taken up, so that nobody waits for it for ever."""
+        if self._log.available:  # If not, it may be the log's fault, and the next start tries again.
+            error = errors.InternalError("the analysis could not be continued; see the server's log")
+            with contextlib.suppress(KeyError, ValueError):
+                self._log.append(name, Failed(error=error))
+
+    def _analysis(self, record: Record, spec: Spec) -> Analysis:
+        return Analysis(record.name, spec, caller=record.caller, log=self._log, on_end=self._ended)
+
+    def _enliven(self, analysis: Analysis) -> Analysis:
+        self._live[analysis.name] = analysis
         self._idle.clear()
         return analysis
 
@@ -340,7 +349,7 @@ class AnalysesService:
         try:
             normalise = self._decoder.normalise
             pictures = tuple([await normalise(f, field=f"config.images[{i}].data") for i, f in enumerate(files)])
-            with contextlib.suppress(errors.LogUnavailable):  # The log has the files: they can be decoded again.
+            with contextlib.suppress(errors.LogUnavailable):  # A next life of the server has the files to decode.
                 await self._log.put_pictures(analysis.name, pictures)
         except errors.MondrianError as known:
             error = known
@@ -354,14 +363,6 @@ class AnalysesService:
             analysis.pictures = pictures
             self._hold(analysis, _pixel_bytes(pictures))
             self._scheduler.prepared(analysis)
-
-    def _update_alone(self, analysis: Analysis, update: RowUpdate) -> None:
-        """Pass an update on so that a defect ends this analysis, and neither the others nor the supervisor."""
-        try:
-            self._update(analysis, update)
-        except Exception:
-            _log.exception("an update failed", analysis=analysis.name)
-            analysis.fail(errors.InternalError("the server has a defect; see its log"))
 
     def _update(self, analysis: Analysis, update: RowUpdate) -> None:
         match update:
@@ -395,53 +396,14 @@ class AnalysesService:
         self._admission.bytes_held += count - analysis.bytes_held
         analysis.bytes_held = count
 
-    async def _record(self, name: str, caller: str) -> Record:
-        """Return a record that is the caller's; raises AnalysisNotFound."""
-        try:
-            record = await self._log.get(name)
-        except KeyError as error:
-            raise _not_found(name) from error
-        if record.caller != caller:
-            raise _not_found(name)
-        return record
-
-    async def _read(self, name: str, after_sequence: int) -> Sequence[Event]:
-        try:
-            return await self._log.read(name, after_sequence)
-        except KeyError as error:
-            raise _not_found(name) from error
-
-    async def _has_ended(self, name: str, caller: str) -> bool:
-        return (await self._record(name, caller)).state is not State.ACTIVE
-
-    async def _wait(self, name: str, after_sequence: int) -> None:
-        """Wait for the next event; returns early where the server is ending."""
-        if self._closed:
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._waiting.add(task)
-        try:
-            await self._log.wait(name, after_sequence)
-        except KeyError as error:
-            raise _not_found(name) from error
-        except asyncio.CancelledError:
-            if not self._closed:
-                raise
-            task.uncancel()  # It was `drain` that woke this watcher.
-        finally:
-            self._waiting.discard(task)
-
-    def _view(self, record: Record) -> View:
-        analysis = self._live.get(record.name)
-        spec = decode_spec(record.spec) if record.spec else None
-        if analysis is None:
-            return View(record=record, spec=spec, text=record.text)
-        return View(record=record, spec=spec, text=analysis.text, progress=analysis.progress())
+    def _lives(self, names: Iterable[str]) -> dict[str, tuple[str, Progress]]:
+        """Return the text and the progress of those that are live."""
+        found = {name: self._live.get(name) for name in names}
+        return {name: (analysis.text, analysis.progress()) for name, analysis in found.items() if analysis}
 
     def _cancel_if_unwatched(self, name: str) -> None:
         analysis = self._live.get(name)
-        if analysis is not None and not self._watched[name]:
+        if analysis is not None and name not in self._watches:
             analysis.cancel()
 
     def _let_go_of_result(self, work: "asyncio.Task[str]") -> None:
@@ -456,8 +418,18 @@ def _same(record: Record, digest: bytes) -> str:
     return record.name
 
 
-def _not_found(name: str) -> errors.AnalysisNotFound:
-    return errors.AnalysisNotFound(f"there is no analysis {name[:80]!r}", field="name")
+@contextlib.contextmanager
+def _alone(analysis: Analysis) -> Generator[None]:
+    """Have a defect end this analysis, and neither the others nor the supervisor."""
+    try:
+        yield
+    except Exception:
+        _log.exception("an update failed", analysis=analysis.name)
+        analysis.fail(errors.InternalError("the server has a defect; see its log"))
+
+
+def _crashed(times: int) -> errors.EngineCrashed:
+    return errors.EngineCrashed(f"the engine crashed {times} times over this analysis")
 
 
 def _pixel_bytes(pictures: Sequence[Picture]) -> int:

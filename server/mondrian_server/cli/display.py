@@ -62,8 +62,8 @@ class LiveDisplay:
 
     def interrupted(self, error: mondrian.MondrianError) -> None:
         """Show until the next event that the stream was interrupted."""
-        lost = isinstance(error, mondrian.ConnectionFailed)
-        reason = "The connection to the server was lost" if lost else f"The server cannot answer: {error.message}"
+        answered = isinstance(error, mondrian.Unavailable) and not isinstance(error, mondrian.ConnectionFailed)
+        reason = f"The server cannot answer: {error.message}" if answered else "The connection to the server was lost"
         self._interruption = f"{reason}. Trying again..."
         self._draw()
 
