@@ -21,10 +21,10 @@ ADVICE = "You are an advisor. Look at the picture with care and say what you see
 def _mixed_requests() -> list[Submit]:
     """Return requests that differ in everything that a request can differ in."""
     chance = random.Random(3)
-    album = [picture(seed) for seed in range(3)]
+    album = [picture(seed) for seed in range(2)]
     requests: list[Submit] = []
     for row in range(ROWS):
-        shown = chance.sample(album, chance.choice((0, 0, 0, 0, 0, 1, 1, 2)))
+        shown = chance.sample(album, 2 if row % 16 == 5 else row % 5 == 0)
         settings: dict[str, Any] = {
             "temperature": chance.choice((0.0, 0.0, 0.4, 0.8, 1.0, 1.2)),
             "top_p": chance.choice((1.0, 1.0, 0.9, 0.5)),
@@ -36,7 +36,7 @@ def _mixed_requests() -> list[Submit]:
             "seed": chance.randrange(2**32),
             "stop": chance.choice(((), (), ("a",), ("th", "e "))),
             "instructions": chance.choice(("", ADVICE)),
-            "cache_scope": f"caller {row % 3}",
+            "cache_scope": f"caller {row % 2}",
         }
         prompt = " ".join(chance.choices(WORDS, k=chance.randrange(1, 10)))
         requests.append(request(prompt, pictures=shown, **settings))
@@ -51,6 +51,7 @@ def _assert_equal(left: Sequence[Seen], right: Sequence[Seen]) -> None:
         assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-3)
 
 
+@pytest.mark.timeout(300)  # About ten seconds of processor time, which a busy machine stretches.
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "untrained"])
 def test_a_row_gives_the_same_alone_and_in_company(trained: bool, untrained: Path) -> None:
     """Mixed rows: each alone with caches of its own, cold; then all at once with shared ones, cold and then warm."""
