@@ -11,38 +11,43 @@ from mlx_vlm.models.cache import make_prompt_cache
 from PIL import Image
 
 from mondrian_tiny.score import Reply
-from mondrian_tiny.shape import END_ID, IMAGE, IMAGE_ID, IMAGE_TOKENS
+from mondrian_tiny.shape import END_ID, IMAGE
 
 MOST_TOKENS: Final = 320
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """Pictures that are encoded already: their pixels, and `(pictures * 16, hidden)` features."""
+    """Pictures that the model has read already, up to the user's text: keys and values of each layer."""
 
     count: int
-    pixels: mx.array
-    features: mx.array
+    prefix_tokens: int
+    layers: list[tuple[mx.array, mx.array]]
 
 
 class Asker:
     """An exported model, loaded by mlx-vlm."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load the model folder."""
+    def __init__(self, folder: Path, *, most_tokens: int = MOST_TOKENS) -> None:
+        """Load the model folder; an answer that reaches `most_tokens` has not ended."""
+        self._most_tokens = most_tokens
         loaded: Any = load(str(folder))
         self.model, self.processor = loaded
 
     def look(self, images: Sequence[Image.Image]) -> Seen:
-        """Encode pictures once, for every question about them."""
-        inputs = self.processor(text=[IMAGE] * len(images), images=[[image] for image in images])
-        ids, pixels = inputs["input_ids"], inputs["pixel_values"]
-        mask = inputs["pixel_attention_mask"]
-        embedded = self.model.get_input_embeddings(ids, pixels, pixel_attention_mask=mask).inputs_embeds
-        first = ids[0].tolist().index(IMAGE_ID)
-        features = embedded[:, first : first + IMAGE_TOKENS].reshape(-1, embedded.shape[-1])
-        mx.eval(features)
-        return Seen(count=len(images), pixels=pixels, features=features)
+        """Read pictures once, for every question about them."""
+        prefix = self._prompt("", images=1).partition(IMAGE)[0] + IMAGE
+        inputs = self.processor(text=[prefix] * len(images), images=[[image] for image in images])
+        embedded = self.model.get_input_embeddings(
+            inputs["input_ids"],
+            inputs["pixel_values"],
+            pixel_attention_mask=inputs["pixel_attention_mask"],
+        ).inputs_embeds
+        cache = make_prompt_cache(self.model.language_model)
+        self.model.language_model(inputs["input_ids"], inputs_embeds=embedded, cache=cache)
+        layers = [layer.state for layer in cache]
+        mx.eval(layers)
+        return Seen(count=len(images), prefix_tokens=embedded.shape[1], layers=layers)
 
     def ask(self, images: Sequence[Image.Image], text: str) -> list[Reply]:
         """Put one text to every picture."""
@@ -50,15 +55,16 @@ class Asker:
 
     def ask_about(self, seen: Seen, text: str) -> list[Reply]:
         """Put one text to every picture; the prompts are of one length, so rows need no padding."""
-        prompt = self._prompt(text, images=1)
-        ids = mx.array([self._encode(prompt)] * seen.count)
-        embedded = self.model.get_input_embeddings(ids, seen.pixels, cached_image_features=seen.features).inputs_embeds
-        return self._answer(ids, embedded)
+        rest = self._encode(self._prompt(text, images=1))[seen.prefix_tokens :]
+        cache = make_prompt_cache(self.model.language_model)
+        for layer, (keys, values) in zip(cache, seen.layers, strict=True):
+            layer.state = (mx.array(keys), mx.array(values))
+        return self._answer(mx.array([rest] * seen.count), cache)
 
     def ask_without_picture(self, text: str) -> Reply:
         """Put a text to the model alone."""
         ids = mx.array([self._encode(self._prompt(text, images=0))])
-        return self._answer(ids, self.model.get_input_embeddings(ids).inputs_embeds)[0]
+        return self._answer(ids, make_prompt_cache(self.model.language_model))[0]
 
     def _prompt(self, text: str, *, images: int) -> str:
         content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
@@ -73,9 +79,9 @@ class Asker:
             prompt = self.processor.expand_text_with_image_tokens([prompt], no_tiles, no_tiles)[0]
         return [int(each) for each in self.processor.tokenizer.encode(prompt)]
 
-    def _answer(self, prompt: mx.array, embedded: mx.array) -> list[Reply]:
+    def _answer(self, prompt: mx.array, cache: list[Any]) -> list[Reply]:
         ids: list[list[int]] = [[] for _ in range(prompt.shape[0])]
-        for step in self._steps(prompt, embedded):
+        for step in self._steps(prompt, cache):
             for row, token in zip(ids, step, strict=True):
                 if not row or row[-1] != END_ID:
                     row.append(token)
@@ -83,15 +89,13 @@ class Asker:
                 break
         return [self._reply(row) for row in ids]
 
-    def _steps(self, ids: mx.array, embedded: mx.array) -> Iterator[list[int]]:
+    def _steps(self, ids: mx.array, cache: list[Any]) -> Iterator[list[int]]:
         """Yield the most likely next token of every row, step by step."""
-        language = self.model.language_model
-        cache = make_prompt_cache(language)
-        logits = language(ids, inputs_embeds=embedded, cache=cache).logits
-        for _ in range(MOST_TOKENS):
+        for _ in range(self._most_tokens):
+            logits = self.model.language_model(ids, cache=cache).logits
             token = mx.argmax(logits[:, -1], axis=-1)
             yield [int(each) for each in token.tolist()]
-            logits = language(token[:, None], cache=cache).logits
+            ids = token[:, None]
 
     def _reply(self, ids: list[int]) -> Reply:
         ended = ids[-1] == END_ID

@@ -41,7 +41,8 @@ def main() -> None:
     learner = Learner(options.seed)
     if checkpoint.exists():
         learner.resume(checkpoint)
-    _train(learner, options, checkpoint)
+    if learner.step < options.steps:
+        _train(learner, options, checkpoint)
     export(learner, options.work, options.out)
 
 
@@ -51,7 +52,7 @@ def _options() -> argparse.Namespace:
     add("--work", type=Path, default=Path("../../build/model"), help="folder of checkpoints")
     add("--out", type=Path, default=Path(), help="model folder to write at the end")
     add("--seed", type=int, default=SEED, help="names the pictures and the first weights")
-    add("--steps", type=int, default=6000, help="steps in all")
+    add("--steps", type=int, default=7200, help="steps in all")
     add("--eye-steps", type=int, default=2400, help="steps, of these, before any text")
     add("--pictures", type=int, default=16, help="pictures with text in a step")
     add("--eye-pictures", type=int, default=32, help="pictures without text in a step; half of it once there is text")
