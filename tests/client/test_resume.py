@@ -413,4 +413,4 @@ async def test_many_streams_resume_side_by_side(server: ScriptedServer, client: 
     for outcome in await asyncio.wait_for(following, 20):
         assert outcome.error is None
         assert [event.sequence for event in outcome.events] == list(range(1, len(events) + 1))
-    assert len(server.watches) >= 50
+    assert len(server.watches) + len(server.requests) > 50  # those without an event repeated their request

@@ -161,9 +161,13 @@ class EventStream:
 
     def _open(self) -> SyncCall:
         self._call = self._start(self._resumption.time_left_s())
-        if self._stop.is_set():  # before or while it was opened
-            self._call.cancel()
+        if self._stop.is_set():  # while it was opened
+            self._end_call(self._call)
         return self._call
+
+    def _end_call(self, call: SyncCall) -> None:
+        """End a call whose loop may wait for its first event."""
+        call.cancel()
 
     def _start(self, time_left_s: float | None) -> SyncCall:
         request = analysis_service_pb2.WatchAnalysisRequest(
@@ -235,12 +239,7 @@ class AnalysisStream(EventStream):
         self._say_farewell()
         if call is None or was_set:
             return
-        if self._cursor.analysis:
-            call.cancel()
-        else:  # the loop that waits learns the name of the analysis, or else gives up
-            timer = threading.Timer(_NAMING_TIMEOUT_S, call.cancel)
-            timer.daemon = True
-            timer.start()
+        self._end_call(call)
 
     def leave(self) -> None:
         """Cancel the analysis unless it has ended, and end the iteration, as `close` does."""
@@ -266,6 +265,15 @@ class AnalysisStream(EventStream):
         event = super()._receive(call)
         self._begin = None  # with the images, which are not needed any more
         return event
+
+    def _end_call(self, call: SyncCall) -> None:
+        if self._cursor.analysis:
+            call.cancel()
+            return
+        # The loop learns the name of the analysis before it raises, or else gives up.
+        timer = threading.Timer(_NAMING_TIMEOUT_S, call.cancel)
+        timer.daemon = True
+        timer.start()
 
     def _left(self) -> None:
         self._say_farewell()
