@@ -20,9 +20,11 @@ async def test_the_third_crash_alone_fails_it_and_the_others_complete(offices: O
     """Beside others it crashes the engine twice, alone a third time; then it is over, and the others go on."""
     office = await offices.open(lookahead=1)
     names = {prompt: await office.create(prompt) for prompt in ("poison", "one", "two", "three")}
+    generate(office, "poison")
     generate(office, "one", 1)
     office.crash()
     assert office.engine.prompts[3:] == ["poison", "one", "two"]
+    generate(office, "poison")
     generate(office, "one", 2)
     office.crash()
     assert office.engine.prompts[6:] == ["poison"], "the suspect runs alone, though it was not the only one in hand"
@@ -73,6 +75,7 @@ async def test_a_suspect_that_gets_a_token_has_company_again(offices: Offices) -
     await office.create("slow")
     await office.create("other")
     for _ in range(2):
+        generate(office, "slow")
         generate(office, "other", 7)
         office.crash()
     assert office.engine.prompts[-1] == "slow"
@@ -117,3 +120,21 @@ async def test_pictures_go_to_every_engine(office: Office) -> None:
         [b"first", b"second"],
         [b"first", b"second"],
     ]
+
+
+async def test_what_the_engine_had_not_begun_with_is_not_to_blame(offices: Offices) -> None:
+    """A crash counts for what the engine had begun with; if that was nothing, for the one that came first."""
+    office = await offices.open()
+    for prompt in ("first", "second"):
+        await office.create(prompt)
+    generate(office, "second")
+    office.crash()
+    assert crashes(office, "first", "second") == [0, 1]
+    office.crash()
+    assert crashes(office, "first", "second") == [1, 1]
+
+
+def crashes(office: Office, *prompts: str) -> list[int]:
+    """Return how often the engine has crashed over the analyses with these prompts, which it has in hand."""
+    holders = [office.scheduler.holder(office.row_of(prompt)) for prompt in prompts]
+    return [holder.crashes for holder in holders if holder]

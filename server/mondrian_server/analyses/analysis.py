@@ -46,6 +46,8 @@ class Analysis:
         self.preparation: asyncio.Task[None] | None = None
         self.row: int | None = None
         self.submitted = False
+        self.begun = False
+        """Whether the engine that has the row now has told anything of it."""
         self.ids: list[int] = []
         """The ids of all tokens in the log."""
         self.crashes = 0
@@ -128,6 +130,7 @@ class Analysis:
 
     def stage_reported(self, update: RowStage) -> None:
         """Take over what the engine says of the row's stage and prompt."""
+        self.begun = True
         tracker = self.tracker
         tracker.prompt_tokens_done = max(tracker.prompt_tokens_done, update.prompt_tokens_done)
         tracker.prompt_tokens_total = max(tracker.prompt_tokens_total, update.prompt_tokens_total)

@@ -151,7 +151,7 @@ class Scheduler:
 
     def _submit(self, analysis: Analysis) -> None:
         assert analysis.row is not None
-        analysis.submitted = True
+        analysis.submitted, analysis.begun = True, False
         self._engine.submit(_to_submit(analysis, analysis.row))
 
     def _running(self) -> Counter[str]:

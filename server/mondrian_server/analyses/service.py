@@ -233,10 +233,12 @@ class AnalysesService:
 
     def engine_lost(self) -> None:
         """Let everything that the engine had wait again; end what it has crashed over alone."""
-        for analysis in self._scheduler.lose_rows():
+        in_hand = self._scheduler.lose_rows()
+        blamed = _blamed(in_hand)
+        for analysis in in_hand:
             with _alone(analysis):
                 analysis.flush_rest()  # Crashes count from the last token that is kept.
-                analysis.crashes += 1
+                analysis.crashes += analysis in blamed
                 if analysis.crashes > ALONE_AFTER_CRASHES:
                     analysis.fail(_crashed(analysis.crashes))
                 else:
@@ -409,6 +411,11 @@ class AnalysesService:
     def _let_go_of_result(self, work: "asyncio.Task[str]") -> None:
         if not work.cancelled() and work.exception() is None:
             self.let_go(work.result())
+
+
+def _blamed(in_hand: Sequence[Analysis]) -> Sequence[Analysis]:
+    """Return those that the engine may have crashed over: what it had begun with, else what comes first."""
+    return [analysis for analysis in in_hand if analysis.begun] or in_hand[:1]
 
 
 def _same(record: Record, digest: bytes) -> str:
