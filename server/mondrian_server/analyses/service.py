@@ -27,7 +27,6 @@ from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, Ro
 from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
 from mondrian_server.log.interface import EventLog, Images, Record, RequestIdTaken, State
 from mondrian_server.pictures import Picture
-from mondrian_server.sampling import Sampling
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -331,7 +330,7 @@ class AnalysesService:
         return Accepted(
             model=resolved.model,
             advisor=resolved.advisor,
-            sampling=resolved.sampling.over(Sampling(max_tokens=resolved.default_max_tokens)),
+            sampling=resolved.sampling,
             context_tokens=model.context_tokens if model else 0,
             queue_position=position,
             deadline_time=None if deadline_s is None else datetime.fromtimestamp(deadline_s, UTC),

@@ -111,7 +111,7 @@ def _from_spec(spec: Spec) -> pb.AnalysisConfig:
         advisor=resolved.advisor,
         instructions=request.instructions,
         model=resolved.model,
-        sampling=from_sampling(resolved.sampling.over(Sampling(max_tokens=resolved.default_max_tokens))),
+        sampling=from_sampling(resolved.sampling),
         token_detail=pb.TokenDetail(ids=request.token_ids, log_probabilities=request.log_probabilities),
         delivery=pb.Delivery(
             token_interval=_duration(resolved.policy.interval_s),

@@ -508,7 +508,9 @@ class Accepted(_message.Message):
     """The position in the queue at acceptance; 1 is next."""
     @_builtins.property
     def sampling(self) -> Global___Sampling:
-        """The sampling in force, every default and the seed filled in. Sent back with the same request, it repeats the text."""
+        """The sampling in force, every default and the seed filled in. Sent back with the same request, it repeats the text.
+        Only `max_tokens` stays unset where it was left open: then it is the server's default, or what fits the context.
+        """
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
