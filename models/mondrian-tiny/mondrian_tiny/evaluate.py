@@ -36,7 +36,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", type=Path, default=Path(), help="model folder")
-    add("--pictures", type=int, default=1000, help="held-out pictures of each family")
+    add("--pictures", type=int, default=1000, help="held-out pictures of each family, up to this number")
+    add("--first", type=int, default=0, help="number of the first picture: a score may be made in parts")
     add("--long-pictures", type=int, default=1000, help="of these, for long answers and voices")
     add("--seed", type=int, default=HELD_OUT_SEED, help="names the held-out pictures")
     add("--minutes", type=float, default=float("inf"), help="ask no more after this time, in each family")
@@ -59,14 +60,14 @@ def _scored(options: argparse.Namespace) -> Table:
 def _score_family(asker: Asker, family: str, options: argparse.Namespace, table: Table) -> None:
     """Ask every question about a family's pictures, fifty at a time; long answers of fewer if asked to."""
     began = time.monotonic()
-    for part, start in enumerate(range(0, options.pictures, _ROWS)):
+    for start in range(options.first, options.pictures, _ROWS):
         numbers = range(start, min(start + _ROWS, options.pictures))
         pictures = [draw_picture(family, options.seed, number) for number in numbers]
         seen = asker.look([picture.image for picture in pictures])
         for question in options.questions:
             if start < (options.long_pictures if question in _LONG else options.pictures):
                 score = table.setdefault((family, question), Score())
-                for picture, reply in zip(pictures, ask_question(asker, seen, question, part), strict=True):
+                for picture, reply in zip(pictures, ask_question(asker, seen, question, start // _ROWS), strict=True):
                     score.add(reply, right_answer(picture.facts, question))
         seconds = time.monotonic() - began
         print(f"{family}: {numbers.stop} of {options.pictures} pictures, {seconds:.0f} s", flush=True)
