@@ -140,12 +140,12 @@ def test_a_prompt_may_be_empty_beside_a_picture(flat: Engine) -> None:
     assert row.done.output_tokens == 16
 
 
-def test_details_come_only_to_those_who_asked(flat: Engine) -> None:
-    """In one batch, rows with details have an id and a log-probability for each token, and the others none."""
+def test_log_probabilities_come_only_to_those_who_asked(flat: Engine) -> None:
+    """In one batch, each row tells the id of each token, and only rows with details a log-probability as well."""
     asked, other = flat.run(request(details=True), request(details=False))
     assert len(asked.ids) == len(asked.log_probabilities) == 16
     assert all(value <= 0 for value in asked.log_probabilities)
-    assert (other.ids, other.log_probabilities) == ([], [])
+    assert (other.ids, other.log_probabilities) == (asked.ids, [])
     assert other.text == asked.text
 
 
