@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -82,3 +83,16 @@ def python(module: str) -> tuple[str, ...]:
 def channel_socket() -> socket.socket:
     """Return this child's end of the socket pair; raises KeyError in a process that `Child.start` did not make."""
     return socket.socket(fileno=int(os.environ.pop(CHANNEL_VARIABLE)))
+
+
+def count_oom_kills() -> int | None:
+    """Return how many processes this machine's kernel has killed for want of memory; None where it does not tell.
+
+    Linux counts them in /proc/vmstat since 4.13. Elsewhere a SIGKILL may have been for want of memory, or not.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return None

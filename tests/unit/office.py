@@ -160,9 +160,9 @@ class Office:
         """Let the engine tell of a step."""
         self.engine.step(*updates)
 
-    def crash(self) -> None:
-        """Let the engine die, and another one become ready."""
-        self.engine.die()
+    def crash(self, *, killed_from_outside: bool = False) -> None:
+        """Let the engine die, by itself or by somebody else's hand, and another one become ready."""
+        self.engine.die(killed_from_outside=killed_from_outside)
         self.engine.become(EngineState.LOADING)
         self.engine.become(EngineState.READY)
 

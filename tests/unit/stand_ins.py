@@ -87,8 +87,9 @@ class ScriptedEngine:
         if self.listener:
             self.listener.engine_changed(self.status)
 
-    def die(self, *, failures: int = 0) -> None:
+    def die(self, *, failures: int = 0, killed_from_outside: bool = False) -> None:
         """Be lost, and tell the listener in the supervisor's order."""
+        self.status = replace(self.status, killed_from_outside=killed_from_outside)
         self.become(EngineState.DOWN, failures=failures)
         if self.listener:
             self.listener.engine_lost()

@@ -134,6 +134,18 @@ async def test_what_the_engine_had_not_begun_with_is_not_to_blame(offices: Offic
     assert crashes(office, "first", "second") == [1, 1]
 
 
+async def test_an_engine_that_somebody_killed_is_nobodys_fault(office: Office) -> None:
+    """However often the engine is killed from outside, what it had goes on, and stays no suspect."""
+    name = await office.create("steady")
+    for _ in range(5):
+        generate(office, "steady")
+        office.crash(killed_from_outside=True)
+    assert crashes(office, "steady") == [0]
+    generate(office, "steady", 1)
+    office.step(done(office.row_of("steady")))
+    assert (await office.last(name, Completed)).text == "1 "
+
+
 def crashes(office: Office, *prompts: str) -> list[int]:
     """Return how often the engine has crashed over the analyses with these prompts, which it has in hand."""
     holders = [office.scheduler.holder(office.row_of(prompt)) for prompt in prompts]

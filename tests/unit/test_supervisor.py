@@ -12,6 +12,7 @@ from typing import Literal
 import psutil
 import pytest
 
+from mondrian_server.child import count_oom_kills
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, RowDone, RowSampling, RowTokens, RowUpdate, Step, Submit
 from mondrian_server.engine.supervisor import EngineSupervisor, SupervisionLimits
@@ -164,6 +165,8 @@ async def test_a_lost_engine_is_replaced(
         down = next(status for status in diary.statuses if status.state is EngineState.DOWN)
         assert (down.slots_in_use, down.loading) == (0, None)
         assert down.model is not None, "what is known of the model stays known"
+        can_tell = count_oom_kills() is not None
+        assert down.killed_from_outside == (what == "crash" and can_tell), "only a SIGKILL of others' is nobody's fault"
         assert starts(tmp_path / "starts") == 2
         assert [child.pid for child in processes(tmp_path)] == [supervisor.pid]
 

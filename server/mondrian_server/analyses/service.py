@@ -233,7 +233,7 @@ class AnalysesService:
     def engine_lost(self) -> None:
         """Let everything that the engine had wait again; end what it has crashed over alone."""
         in_hand = self._scheduler.lose_rows()
-        blamed = _blamed(in_hand)
+        blamed = () if self._engine.status.killed_from_outside else _blamed(in_hand)
         for analysis in in_hand:
             with _alone(analysis):
                 analysis.flush_rest()  # Crashes count from the last token that is kept.

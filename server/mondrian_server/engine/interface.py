@@ -23,6 +23,7 @@ class EngineStatus:
     loading: the newest byte counts, while loading.
     failures: how often in a row the engine has ended before it was ready.
     retry_after_s: when a retry may help, where the engine is down.
+    killed_from_outside: whether somebody else killed the engine that was lost last, which is then nobody's fault.
     """
 
     state: EngineState
@@ -30,6 +31,7 @@ class EngineStatus:
     loading: Loading | None = None
     failures: int = 0
     retry_after_s: float = 1.0
+    killed_from_outside: bool = False
     slots_in_use: int = 0
     peak_memory_bytes: int = 0
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 
-from mondrian_server.child import Child, python
+from mondrian_server.child import Child, count_oom_kills, python
 from mondrian_server.engine.interface import EngineListener, EngineState, EngineStatus
 from mondrian_server.engine.protocol import (
     IDLE,
@@ -122,18 +123,21 @@ class EngineSupervisor:
             return
         async with child:
             self.pid = child.pid
+            killed, oom_kills = False, count_oom_kills()
             channel = await AsyncChannel[FromEngine].open(child.end, FromEngine)
             try:
                 channel.send(Configure(config=self._config))
                 self._channel = channel
                 await self._follow(channel)
-                how = f"ended with status {await _status_of(child)}"
+                status = await _status_of(child)
+                how = "closed its channel and did not end" if status is None else f"ended with status {status}"
+                killed = status == -signal.SIGKILL and oom_kills is not None and oom_kills == count_oom_kills()
             except _EngineEnded as end:
                 how = str(end)
             finally:
                 self._channel, self.pid = None, None
                 await channel.close()
-            self._lost(how)
+            self._lost(how, killed=killed)
 
     async def _follow(self, channel: AsyncChannel[FromEngine]) -> None:
         """Pass on frames until the channel closes; raises _EngineEnded when the engine hangs or talks nonsense."""
@@ -204,13 +208,20 @@ class EngineSupervisor:
             self._neglects_since = now_s  # Not the operation's own time: it was idle before the row came, too.
         return now_s - self._neglects_since
 
-    def _lost(self, how: str) -> None:
-        """Tell everybody, and decide how long to wait before the next start."""
+    def _lost(self, how: str, *, killed: bool = False) -> None:
+        """Tell everybody, and decide how long to wait before the next start; `killed`: by somebody else."""
         was_ready = self._status.state is EngineState.READY
         failures = 0 if was_ready else self._status.failures + 1
         pause_s = self._limits.pause_s(failures)
         _log.error("engine lost", how=how, lived_s=round(self._lived_s(), 1), restart_in_s=pause_s)
-        self._change(state=EngineState.DOWN, failures=failures, retry_after_s=pause_s, loading=None, slots_in_use=0)
+        self._change(
+            state=EngineState.DOWN,
+            failures=failures,
+            retry_after_s=pause_s,
+            killed_from_outside=killed,
+            loading=None,
+            slots_in_use=0,
+        )
         if self._listener:
             self._listener.engine_lost()
 
@@ -227,12 +238,13 @@ class EngineSupervisor:
             self._channel.send(frame)
 
 
-async def _status_of(child: Child) -> int:
-    """Return the exit status of a child that has closed its channel; one that does not end is killed."""
+async def _status_of(child: Child) -> int | None:
+    """Return the exit status of a child that has closed its channel; one that does not end is killed, and None."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_STATUS_GRACE_S):
             return await child.wait()
-    return await child.kill()
+    await child.kill()
+    return None
 
 
 @contextlib.asynccontextmanager
