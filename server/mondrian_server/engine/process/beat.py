@@ -6,9 +6,7 @@ import time
 from collections.abc import Generator, Sized
 
 from mondrian_server.engine.process.outbox import Outbox
-from mondrian_server.engine.protocol import Beat
-
-IDLE = "idle"
+from mondrian_server.engine.protocol import IDLE, Beat
 
 
 class Operations:

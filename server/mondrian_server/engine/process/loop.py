@@ -8,7 +8,7 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from mondrian_server.engine.process.batch import Batch
-from mondrian_server.engine.process.beat import IDLE, Operations
+from mondrian_server.engine.process.beat import Operations
 from mondrian_server.engine.process.mailbox import Mailbox
 from mondrian_server.engine.process.mlx_internals import Emitted
 from mondrian_server.engine.process.outbox import Outbox
@@ -16,7 +16,7 @@ from mondrian_server.engine.process.preparation import PictureInputs, Prepared
 from mondrian_server.engine.process.reader import RowsHeld
 from mondrian_server.engine.process.rows import Row, open_row
 from mondrian_server.engine.process.vocabulary import Vocabulary
-from mondrian_server.engine.protocol import Cancel, EngineConfig, RowCancelled, RowFailed, RowUpdate, Step, Submit
+from mondrian_server.engine.protocol import IDLE, Cancel, EngineConfig, RowCancelled, RowFailed, RowUpdate, Step, Submit
 from mondrian_server.events import FinishReason, Stage
 
 Letter: TypeAlias = Submit | Cancel | Prepared | RowFailed
