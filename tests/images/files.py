@@ -8,13 +8,22 @@ from typing import Any
 from PIL import Image
 
 ORIENTATION_TAG = 0x0112
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF")
+"""What Pillow can write of the formats that are accepted; for HEIC there is `containers`."""
+NAMES = {"WEBP": "WebP"}
+"""What callers call a format, where that is not Pillow's name."""
+FAITHFUL: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+}
+"""Options with which a format keeps the colours that it is given."""
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """Return the image as a file."""
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, kind, **({"speed": 10} if kind == "AVIF" else {}), **options)
     return buffer.getvalue()
 
 
@@ -42,7 +51,7 @@ def oriented(image: Image.Image, orientation: int, kind: str = "PNG") -> bytes:
     """Return a file whose EXIF says how it is to be turned."""
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    return encoded(image, kind, exif=exif, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    return encoded(image, kind, exif=exif, **FAITHFUL.get(kind, {}))
 
 
 def png(width: int, height: int, *, bits: int = 1, pixels: bytes | None = None) -> bytes:
@@ -61,6 +70,13 @@ def webp_canvas(width: int, height: int) -> bytes:
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + size
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def gif(screen: tuple[int, int], frame: tuple[int, int, int, int], *, disposal: int = 0) -> bytes:
+    """Return a GIF of a screen and a frame (left, top, width, height) of any size, with nothing behind the header."""
+    control = b"!\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
+    screen_part = b"GIF89a" + struct.pack("<HH", *screen) + b"\xf0\0\0" + b"\0\0\0\xff\xff\xff"
+    return screen_part + control + b"," + struct.pack("<HHHH", *frame) + b"\0\x02\x01\x44\0;"
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -14,9 +14,10 @@ from mondrian_server.errors import InvalidImage
 from mondrian_server.images.decoder import ImageDecoder
 from mondrian_server.images.protocol import MEBIBYTE, ImageLimits
 from mondrian_server.pictures import Picture
-from tests.images.files import FORMATS, corners, encoded, noise, png, webp_canvas
+from tests.images.containers import CORNERS, grid, heic
+from tests.images.files import FORMATS, NAMES, corners, encoded, gif, noise, png, webp_canvas
 
-ACCEPTED = "JPEG, PNG and WebP are accepted"
+ACCEPTED = "JPEG, PNG, WebP, HEIC, AVIF and GIF are accepted"
 
 
 def zip_archive() -> bytes:
@@ -47,11 +48,8 @@ OTHER_FILES = {
     "URL": (b"https://example.com/picture.jpg", "a URL; send the bytes of the file"),
     "base64": (b"/9j/4AAQSkZJRgABAQAAAQABAAD", "base64 text; send the bytes of the file"),
     "PDF": (b"%PDF-1.7\n", "a PDF document"),
-    "GIF": (encoded(corners(), "GIF"), "a GIF image"),
     "TIFF": (encoded(corners(), "TIFF"), "a TIFF or raw image"),
     "BMP": (encoded(corners(), "BMP"), "a BMP image"),
-    "AVIF": (encoded(corners(), "AVIF"), "an AVIF image"),
-    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image"),
     "video": (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
     "zeros": (bytes(100), "of no known image format"),
     "half of a signature": (b"\x89PN", "of no known image format"),
@@ -60,21 +58,35 @@ OTHER_FILES = {
 
 @pytest.mark.parametrize(("data", "found"), OTHER_FILES.values(), ids=OTHER_FILES)
 async def test_other_files_are_named(decoder: ImageDecoder, data: bytes, found: str) -> None:
-    """A file that is no JPEG, PNG or WebP is refused by name."""
+    """A file of no accepted format is refused by name, and the message says which formats are accepted."""
     assert await refusal(decoder, data) == f"the image is {found}; {ACCEPTED}"
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+def whole(kind: str) -> bytes:
+    """Return a good file of a format."""
+    return CORNERS if kind == "HEIC" else encoded(noise(200, 200), kind)
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "HEIC"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 async def test_truncated_images_are_refused(decoder: ImageDecoder, kind: str, part: float) -> None:
     """A file that was cut short is not shown to the model in part."""
-    data = encoded(noise(200, 200), kind)
-    name = "WebP" if kind == "WEBP" else kind
+    data = whole(kind)
     message = await refusal(decoder, data[: int(len(data) * part)])
-    assert message == f"the {name} image is cut short or damaged"
+    assert message == f"the {NAMES.get(kind, kind)} image is cut short or damaged"
 
 
-@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WEBPVP8 "])
+STARTS = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "WebP": b"RIFF\x10\0\0\0WEBPVP8 ",
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "AVIF": b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+    "GIF": b"GIF89a",
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 async def test_a_beginning_alone_is_no_image(decoder: ImageDecoder, start: bytes) -> None:
     """A file that only begins like an image is damaged, whatever follows."""
     for rest in (b"", b"\0" * 50, b"<html>" * 50):
@@ -102,7 +114,21 @@ async def test_50_megapixels_are_accepted(decoder: ImageDecoder) -> None:
     assert (picture.width, picture.height) == (1448, 724)
 
 
-@pytest.mark.parametrize("data", [png(20_000, 20_000), webp_canvas(16_384, 16_384)], ids=["PNG", "WebP"])
+AVIF = encoded(corners(128, 64), "AVIF")
+BOMBS = {
+    "PNG": png(20_000, 20_000),
+    "WebP": webp_canvas(16_384, 16_384),
+    "HEIC": heic(size=(20_000, 20_000)),
+    "HEIC in tiles": grid(2, 2, size=(20_000, 20_000)),
+    "AVIF": AVIF.replace(struct.pack(">II", 128, 64), struct.pack(">II", 16_000, 16_000)),
+    "GIF screen": gif((65_535, 65_535), (0, 0, 1, 1)),
+    "GIF frame": gif((1, 1), (0, 0, 65_535, 65_535)),
+    "GIF frame that is disposed of": gif((1, 1), (0, 0, 65_535, 65_535), disposal=2),
+    "GIF frame far out": gif((1, 1), (65_000, 65_000, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
 async def test_bombs_are_refused_by_their_size(decoder: ImageDecoder, data: bytes) -> None:
     """A small file that would become a huge picture is refused before anything is unpacked."""
     assert len(data) < 100_000

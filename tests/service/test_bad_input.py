@@ -94,11 +94,11 @@ async def test_an_over_sized_message_is_refused(up: Running, company: Company, c
 
 async def test_a_bad_image_ends_its_analysis_with_the_same_error_in_the_stream(up: Running) -> None:
     """The terminal event `failed` carries the status with which the call ends."""
-    outcome = await up.ask(pb.AnalysisConfig(images=[pb.Image(data=b"GIF89a")]))
+    outcome = await up.ask(pb.AnalysisConfig(images=[pb.Image(data=b"BM" + bytes(12))]))
     failed = outcome.events[-1].failed
     assert (failed.error.code, failed.error.message) == (INVALID.value[0], outcome.message)
     assert [detail.TypeName() for detail in failed.error.details] == ["google.rpc.ErrorInfo", "google.rpc.BadRequest"]
-    assert "a GIF image; JPEG, PNG and WebP are accepted" in failed.error.message
+    assert "a BMP image; JPEG, PNG, WebP, HEIC, AVIF and GIF are accepted" in failed.error.message
 
 
 async def test_the_server_answers_as_before(up: Running, picture: bytes) -> None:

@@ -70,7 +70,7 @@ class Client:
 
         Args:
             prompt: the question or task, at most 32,000 characters.
-            images: JPEG, PNG or WebP files, in the order in which the model sees them: paths, bytes or files opened
+            images: image files, in the order in which the model sees them: paths, bytes or files opened
                 for reading bytes.
             timeout: the deadline, in seconds from the moment when the first event is asked for, resumes included. What
                 was generated in time completes with `FinishReason.DEADLINE`.

@@ -8,7 +8,7 @@ from typing import BinaryIO, TypeAlias
 from mondrian._errors import FieldViolation, InvalidImage
 
 ImageInput: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-"""A JPEG, PNG or WebP file: its path, its bytes, or the file opened for reading bytes."""
+"""An image file: its path, its bytes, or the file opened for reading bytes."""
 
 LIMIT_BYTES = 256 * 1024 * 1024
 """More than any server takes: a wrong path, such as a disk image or a device, is not read to its end."""

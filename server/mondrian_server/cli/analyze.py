@@ -24,7 +24,7 @@ def analyze(
 ) -> None:
     """Analyse images, a prompt or both, and show the answer as it comes.
 
-    FILE is a JPEG, PNG or WebP file; - reads one from standard input. On a terminal you see where the analysis is while
+    FILE is an image file; - reads one from standard input. On a terminal you see where the analysis is while
     the text scrolls by; in a pipe there is the text and nothing else. When the connection is lost, the answer goes on
     where it stopped as soon as the server is back. Ctrl-C cancels the analysis.
     """

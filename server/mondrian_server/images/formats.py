@@ -9,23 +9,68 @@ _SNIFFED_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A kind of image file. `pillow` is Pillow's name for it; `start` matches its first bytes."""
+    """A kind of image file, recognised by its first bytes or by a brand of its container (ISO/IEC 14496-12).
+
+    name: what callers call it.
+    pillow: Pillow's name for it.
+    content: what of such a file is taken.
+    start: matches its first bytes.
+    brands: those that its container may name.
+    decoded_upright: whether its decoder turns the picture upright by itself, so that nobody may turn it again.
+    """
 
     name: str
     pillow: str
-    start: re.Pattern[bytes]
+    content: str
+    start: re.Pattern[bytes] | None = None
+    brands: frozenset[bytes] = frozenset()
+    decoded_upright: bool = False
 
 
 ACCEPTED = (
-    Format(name="JPEG", pillow="JPEG", start=re.compile(rb"\xff\xd8\xff")),
-    Format(name="PNG", pillow="PNG", start=re.compile(rb"\x89PNG\r\n\x1a\n")),
-    Format(name="WebP", pillow="WEBP", start=re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
+    Format(
+        name="JPEG",
+        pillow="JPEG",
+        content="RGB, grey and CMYK; the first picture of an MPO file",
+        start=re.compile(rb"\xff\xd8\xff"),
+    ),
+    Format(
+        name="PNG",
+        pillow="PNG",
+        content="all modes, 16 bits included; the first frame of an APNG",
+        start=re.compile(rb"\x89PNG\r\n\x1a\n"),
+    ),
+    Format(
+        name="WebP",
+        pillow="WEBP",
+        content="lossy and lossless; the first frame",
+        start=re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    ),
+    Format(
+        name="HEIC",
+        pillow="HEIF",
+        content="the primary picture, of 8 to 12 bits, whole or in tiles; HEIF files that hold HEVC, too",
+        brands=frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}),
+        decoded_upright=True,
+    ),
+    Format(
+        name="AVIF",
+        pillow="AVIF",
+        content="the primary picture or the first frame, of 8 to 12 bits",
+        brands=frozenset({b"avif", b"avis"}),
+    ),
+    Format(
+        name="GIF",
+        pillow="GIF",
+        content="the first frame",
+        start=re.compile(rb"GIF8[79]a"),
+    ),
 )
 
+_CONTAINER_BRANDS = frozenset({b"mif1", b"msf1"})
+"""Brands that say how a file is built and not what it holds: the compatible brands behind them say that."""
+
 _OTHERS = (
-    (re.compile(rb"GIF8"), "a GIF image"),
-    (re.compile(rb".{4}ftyp(avif|avis)", re.DOTALL), "an AVIF image"),
-    (re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL), "a HEIC image"),
     (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
     (re.compile(rb"II\*\0|MM\0\*"), "a TIFF or raw image"),
     (re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), "a BMP image"),
@@ -47,14 +92,18 @@ _OTHERS = (
 
 
 def accepted_names() -> str:
-    """Return the accepted formats in words, such as "JPEG, PNG and WebP"."""
+    """Return the accepted formats in words, such as "JPEG, PNG and GIF"."""
     *most, last = (format_.name for format_ in ACCEPTED)
     return f"{', '.join(most)} and {last}"
 
 
 def recognise(data: bytes) -> Format | None:
     """Return the accepted format that the first bytes claim to be, or None."""
-    return next((format_ for format_ in ACCEPTED if format_.start.match(data)), None)
+    brand = _brand(data)
+    for format_ in ACCEPTED:
+        if brand in format_.brands or (format_.start is not None and format_.start.match(data)):
+            return format_
+    return None
 
 
 def describe(data: bytes) -> str:
@@ -66,6 +115,22 @@ def describe(data: bytes) -> str:
         if start.match(head):
             return name
     return "text" if _is_text(head) else "of no known image format"
+
+
+def _brand(data: bytes) -> bytes | None:
+    """Return the brand that says what a container holds, or None where the file is no such container.
+
+    A container of images that names nothing that it holds is taken for HEIC, whose decoder says whether it is.
+    """
+    if data[4:8] != b"ftyp":
+        return None
+    major = data[8:12]
+    if major not in _CONTAINER_BRANDS:
+        return major
+    box = data[: min(int.from_bytes(data[:4], "big"), _SNIFFED_BYTES)]
+    compatible = [box[start : start + 4] for start in range(16, len(box), 4)]
+    held = (brand for brand in compatible for format_ in ACCEPTED if brand in format_.brands)
+    return next(held, b"heic")
 
 
 def _is_text(head: bytes) -> bool:

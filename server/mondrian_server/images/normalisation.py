@@ -6,15 +6,20 @@ import math
 import struct
 import warnings
 
-from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from pi_heif import register_heif_opener  # pyright: ignore[reportUnknownVariableType] - its options carry no types
+from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from mondrian_server.images.formats import Format, accepted_names, describe, recognise
+from mondrian_server.images.gif import gif_size
 from mondrian_server.images.protocol import MEBIBYTE, ImageLimits
 from mondrian_server.images.webp import webp_size
 from mondrian_server.pictures import Picture
 
-PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+PLUGINS = (AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 """Imported by name, so that Pillow does not go through all the formats that it knows to find them."""
+
+_HEADER_SIZES = {"GIF": gif_size, "WebP": webp_size}
+"""The size by the header alone, for those formats that Pillow takes memory for before it tells their size."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -28,6 +33,9 @@ _UPRIGHT = {
 }
 """What brings each EXIF orientation upright."""
 
+_PLAIN = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+"""What becomes of modes whose values cannot be averaged, or are premultiplied by a decoder."""
+
 _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 """Modes with alpha, and those in which colours can be averaged without what is transparent bleeding in."""
 
@@ -40,9 +48,12 @@ class Refusal(Exception):
 
 
 def prepare_pillow() -> None:
-    """Make our own limits the ones that apply, and keep Pillow's remarks about callers' files out of the log."""
+    """Set the decoders up: our own limits apply, one thread decodes, and remarks about callers' files reach no log."""
     Image.MAX_IMAGE_PIXELS = None
     warnings.simplefilter("ignore")
+    # One thread each: more of them decode no faster here, flood the engine's cores and cost address space.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 def normalise(data: bytes, limits: ImageLimits) -> Picture:
@@ -67,15 +78,17 @@ def memory_message(limits: ImageLimits) -> str:
 
 def _decode(data: bytes, found: Format, limits: ImageLimits) -> tuple[Image.Image, int]:
     """Return the first frame in RGB, scaled down, and its orientation."""
-    if found.name == "WebP":
-        _check_size(webp_size(data), limits)
+    if found.name in _HEADER_SIZES:
+        _check_size(_HEADER_SIZES[found.name](data), limits)
     with Image.open(io.BytesIO(data), formats=[found.pillow]) as image:
         _check_size(image.size, limits)
         size = _normalised_size(image.size, limits.max_normalised_pixels)
         image.draft(None, (math.ceil(size[0] * _DRAFT_GAP), math.ceil(size[1] * _DRAFT_GAP)))
         image.load()
-        # After load(), because a PNG may have its EXIF behind the pixels.
-        orientation = _orientation(image)
+        # After load(), because a container may be wrong about the size, and a PNG may have its EXIF behind the pixels.
+        _check_size(image.size, limits)
+        size = _normalised_size(image.size, limits.max_normalised_pixels)
+        orientation = 1 if found.decoded_upright else _orientation(image)
         return _on_white(_scaled(_without_palette(image), size)), orientation
 
 
@@ -123,15 +136,8 @@ def _without_palette(image: Image.Image) -> Image.Image:
         return image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if "transparency" in image.info and image.mode not in ("LA", "RGBA"):
         return image.convert("RGBA")
-    match image.mode:
-        case "1":
-            return image.convert("L")
-        case "P":
-            return image.convert("RGB")
-        case "PA":
-            return image.convert("RGBA")
-        case _:
-            return image
+    plain = _PLAIN.get(image.mode)
+    return image.convert(plain) if plain else image
 
 
 def _scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:

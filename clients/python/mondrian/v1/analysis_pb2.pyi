@@ -134,9 +134,9 @@ Global___AnalysisState: _TypeAlias = AnalysisState  # noqa: Y015
 class Image(_message.Message):
     """An image, as the bytes of its file.
 
-    JPEG, PNG and WebP are accepted. The server applies the EXIF orientation, drops all metadata and scales the picture
-    down to its pixel limit before the model sees it. By default an image holds at most 20 MiB and 50 megapixels, and a
-    request at most 8 images and 24 MiB in all.
+    JPEG, PNG, WebP, HEIC, AVIF and GIF are accepted; of several frames the first counts. The server turns the picture
+    upright, drops all metadata and scales it down to its pixel limit before the model sees it. By default an image holds
+    at most 20 MiB and 50 megapixels, and a request at most 8 images and 24 MiB in all.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
