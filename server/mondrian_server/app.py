@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, 
 from mondrian_server.images.decoder import ImageDecoder
 from mondrian_server.images.protocol import ImageLimits
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
+from mondrian_server.metrics import Limits, Metrics, Parts, Resources, versions
 from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.health import Health
@@ -46,6 +48,8 @@ class Service:
     log: SqliteLog
     health: Health
     supervision: "asyncio.Task[None]"
+    metrics: Callable[[], bytes]
+    """Returns everything that is counted, as Prometheus reads it; to be called on the loop."""
 
     async def ended(self) -> None:
         """Wait for ever; raises StartupError when the first engine cannot load its model."""
@@ -110,13 +114,14 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
         health = make_health()
+        metrics = Metrics(build=versions(), model=settings.model_name)
         listeners = _Listeners(health)
         log = await SqliteLog.open(
             settings.data_dir / LOG_NAME, _log_options(settings), on_availability=listeners.log_changed
         )
         stack.push_async_callback(log.close)
         engine = EngineSupervisor(_engine_config(settings), _supervision_limits(settings), command=engine_command)
-        decoder = await stack.enter_async_context(ImageDecoder(_image_limits(settings)))
+        decoder = await stack.enter_async_context(ImageDecoder(_image_limits(settings), observer=metrics))
         scheduler = Scheduler(engine, slots=settings.slots, lookahead=settings.lookahead)
         analyses = AnalysesService(
             limits=_admission_limits(settings),
@@ -126,6 +131,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             decoder=decoder,
             advisors=advisors,
             log=log,
+            observer=metrics,
         )
         listeners.analyses = analyses
         engine.listen(listeners)
@@ -135,11 +141,28 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             models=ModelServicer(settings.model_name, engine, scheduler),
             health=health,
             max_message_bytes=settings.max_message_bytes,
+            observer=metrics,
         )
+        resources = Resources(
+            log,
+            lambda: {"server": os.getpid(), "engine": engine.pid, "images": decoder.pid},
+            on_lag=metrics.lagged,
+        )
+        parts = Parts(
+            analyses=analyses,
+            scheduler=scheduler,
+            engine=engine,
+            decoder=decoder,
+            log=log,
+            resources=resources,
+            limits=_metrics_limits(settings),
+        )
+        metrics.follow(parts.read)
         port = bind(server, settings.grpc_address)
         await analyses.recover()
         await stack.enter_async_context(_task(health.run()))
         await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
+        await stack.enter_async_context(_task(resources.run()))
         supervision = await stack.enter_async_context(_task(engine.run()))
         await server.start()
         stack.push_async_callback(server.stop, 1.0)
@@ -152,6 +175,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             log=log,
             health=health,
             supervision=supervision,
+            metrics=metrics.exposition,
         )
 
 
@@ -191,6 +215,15 @@ async def _task(work: Coroutine[None, None, None]) -> AsyncGenerator["asyncio.Ta
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+def _metrics_limits(settings: Settings) -> Limits:
+    return Limits(
+        slots=settings.slots,
+        max_waiting=settings.max_waiting_analyses,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        retention_bytes=settings.retention_bytes,
+    )
 
 
 def _engine_config(settings: Settings) -> EngineConfig:

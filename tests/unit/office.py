@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mondrian_server.analyses.admission import AdmissionLimits
+from mondrian_server.analyses.observing import UNOBSERVED, Observer
 from mondrian_server.analyses.request import AnalysisRequest, Delivery
 from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
@@ -84,6 +85,7 @@ class Office:
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,
+        observer: Observer = UNOBSERVED,
         **limits: float,
     ) -> None:
         """Begin with what the log holds."""
@@ -99,6 +101,7 @@ class Office:
             decoder=self.decoder,
             advisors=ADVISORS,
             log=log,
+            observer=observer,
         )
         self.engine.listener = self.service
 
@@ -228,12 +231,13 @@ class Offices:
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,
+        observer: Observer = UNOBSERVED,
         **limits: float,
     ) -> Office:
         """Open an office over what the last one left, without recovering it."""
         await self.close()
         log = await open_log(self._path)
-        self._office = Office(log, state, decoder=decoder, lookahead=lookahead, **limits)
+        self._office = Office(log, state, decoder=decoder, lookahead=lookahead, observer=observer, **limits)
         return self._office
 
     async def reopen(
@@ -242,10 +246,11 @@ class Offices:
         *,
         decoder: GatedDecoder | None = None,
         lookahead: int = 0,
+        observer: Observer = UNOBSERVED,
         **limits: float,
     ) -> Office:
         """End the office as `close` does, open the next one, and let it take up what was left."""
-        office = await self.open(state, decoder=decoder, lookahead=lookahead, **limits)
+        office = await self.open(state, decoder=decoder, lookahead=lookahead, observer=observer, **limits)
         await office.service.recover()
         return office
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from mondrian_server.analyses.delivery import TokenBuffer
+from mondrian_server.analyses.observing import UNOBSERVED, Observer
 from mondrian_server.analyses.progress import Tracker
 from mondrian_server.analyses.spec import Spec
 from mondrian_server.engine.protocol import RowDone, RowStage, RowTokens
@@ -35,7 +36,14 @@ class Analysis:
     """
 
     def __init__(
-        self, name: str, spec: Spec, *, caller: str, log: EventLog, on_end: Callable[["Analysis", Terminal], None]
+        self,
+        name: str,
+        spec: Spec,
+        *,
+        caller: str,
+        log: EventLog,
+        on_end: Callable[["Analysis", Terminal], None],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """Hold an analysis that the log knows; `accept` or `restore` sets it going."""
         self.name = name
@@ -56,6 +64,7 @@ class Analysis:
         self.last_sequence = 0
         self._log = log
         self._on_end = on_end
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self.tracker = Tracker(accepted_at=self._loop.time(), images=spec.image_count)
         details = spec.request.token_ids or spec.request.log_probabilities
@@ -118,7 +127,12 @@ class Analysis:
 
     def enter(self, stage: Stage) -> None:
         """Go on to a stage, and say so if that is a step forward."""
-        if not self.ended and self.tracker.enter(stage, self._loop.time()):
+        tracker, now_s = self.tracker, self._loop.time()
+        has_waited = tracker.started_at is None
+        if not self.ended and tracker.enter(stage, now_s):
+            # What an earlier life has waited is not known, and how long an interruption lasted is no queue's fault.
+            if has_waited and tracker.started_at is not None and not tracker.continuations:
+                self._observer.started(now_s - tracker.accepted_at)
             self._append_progress()
 
     def move(self, queue_position: int) -> None:
@@ -144,6 +158,7 @@ class Analysis:
         if self.ended:
             return
         now_s = self._loop.time()
+        self._observe_tokens(update.count, now_s)
         self.tracker.count_tokens(update.count, now_s)
         self._buffer.add(update.text, update.count, update.ids, update.log_probabilities)
         self._deliver_if_due(now_s)
@@ -213,7 +228,15 @@ class Analysis:
         """Begin the stages again after the last token that is in the log, and say so."""
         self._buffer.restart(len(self.ids))
         self.tracker.continue_from_here(output_tokens=len(self.ids))
+        self._observer.continued()
         self._append(self.tracker.snapshot(self._loop.time(), message=_CONTINUING))
+
+    def _observe_tokens(self, count: int, now_s: float) -> None:
+        before_s = self.tracker.last_token_at
+        if before_s is None:
+            self._observer.first_token(now_s - self.tracker.accepted_at, count)
+        else:
+            self._observer.tokens(now_s - before_s, count)
 
     def _deliver_if_due(self, now_s: float) -> None:
         due_in_s = self._buffer.due_in_s(now_s)

@@ -1,6 +1,7 @@
 """The scheduler: who gets the engine's next slot, and who holds which row."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -51,6 +52,17 @@ class Scheduler:
     def rows_held(self) -> int:
         """How many rows the engine has not closed."""
         return len(self._rows)
+
+    @property
+    def running(self) -> int:
+        """How many analyses are at work in a slot."""
+        return sum(not row.ended and row.tracker.stage >= Stage.PREPARING for row in self._rows.values())
+
+    @property
+    def oldest(self) -> Analysis | None:
+        """The one that has waited longest of those who wait for a slot."""
+        waiting = (*self._looked_ahead(), *itertools.islice(self._queue, 1))
+        return min(waiting, key=lambda analysis: analysis.tracker.accepted_at, default=None)
 
     def holder(self, row: int) -> Analysis | None:
         """Return the analysis that holds a row."""

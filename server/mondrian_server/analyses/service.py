@@ -14,6 +14,7 @@ import structlog
 from mondrian_server import errors
 from mondrian_server.analyses.admission import Admission, AdmissionLimits
 from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.analyses.observing import UNOBSERVED, Observer
 from mondrian_server.analyses.reporting import log_acceptance, log_end
 from mondrian_server.analyses.request import AnalysisRequest
 from mondrian_server.analyses.resolution import Catalogue, Defaults, resolve
@@ -55,6 +56,7 @@ class AnalysesService:
         decoder: Decoder,
         advisors: Catalogue,
         log: EventLog,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """Begin with nothing to do; `recover` takes up what an earlier life of the server left."""
         self._limits = limits
@@ -64,6 +66,7 @@ class AnalysesService:
         self._decoder = decoder
         self._advisors = advisors
         self._log = log
+        self._observer = observer
         self._owner = uuid.uuid4().hex
         self._admission = Admission(limits)
         self._live: dict[str, Analysis] = {}
@@ -81,6 +84,11 @@ class AnalysesService:
         """Bytes of images and pictures held for active analyses."""
         return self._admission.bytes_held
 
+    @property
+    def watchers(self) -> int:
+        """How many read an analysis's events at this moment."""
+        return self._watches.count
+
     # What callers ask for.
 
     def check_room(self, new_bytes: int) -> None:
@@ -88,12 +96,16 @@ class AnalysesService:
 
         `new_bytes` are those of its images. A cheap look before the images are touched; `create` looks again.
         """
-        self._admission.check(
-            new_bytes,
-            waiting=self._scheduler.waiting,
-            status=self._engine.status,
-            log_available=self._log.available,
-        )
+        try:
+            self._admission.check(
+                new_bytes,
+                waiting=self._scheduler.waiting,
+                status=self._engine.status,
+                log_available=self._log.available,
+            )
+        except errors.MondrianError as error:
+            self._observer.refused(error)
+            raise
 
     async def create(
         self, request: AnalysisRequest, *, deadline_in_s: float | None = None, disconnect_grace_s: float | None = None
@@ -285,6 +297,7 @@ class AnalysesService:
         analysis = self._enliven(self._analysis(record, spec))
         position = self._scheduler.enter(analysis)
         log_acceptance(record.name, request, position)
+        self._observer.accepted()
         analysis.accept(self._accepted(spec, position))
         self._prepare(analysis, Images(files=request.images))
         self._scheduler.pump()
@@ -315,9 +328,12 @@ class AnalysesService:
             error = errors.InternalError("the analysis could not be continued; see the server's log")
             with contextlib.suppress(KeyError, ValueError):
                 self._log.append(name, Failed(error=error))
+                self._observer.ended(Failed(error=error))
 
     def _analysis(self, record: Record, spec: Spec) -> Analysis:
-        return Analysis(record.name, spec, caller=record.caller, log=self._log, on_end=self._ended)
+        return Analysis(
+            record.name, spec, caller=record.caller, log=self._log, on_end=self._ended, observer=self._observer
+        )
 
     def _enliven(self, analysis: Analysis) -> Analysis:
         self._live[analysis.name] = analysis
@@ -389,6 +405,7 @@ class AnalysesService:
         if analysis.preparation is not None:
             analysis.preparation.cancel()
         log_end(analysis.name, terminal)
+        self._observer.ended(terminal)
         self._scheduler.leave(analysis)
         if not self._live:
             self._idle.set()

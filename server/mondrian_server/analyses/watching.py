@@ -19,6 +19,8 @@ class Watches:
         self._log = log
         self._live = live
         self._watched: Counter[str] = Counter()
+        self.count = 0
+        """How many watch, all analyses together."""
         self._waiting: set[asyncio.Task[object]] = set()
         self.closed = False
         """Whether nothing more is written, because the server is ending."""
@@ -30,6 +32,7 @@ class Watches:
     async def follow(self, name: str, caller: str, after_sequence: int) -> AsyncGenerator[Sequence[Event]]:
         """Yield events as `AnalysesService.watch` does."""
         self._watched[name] += 1
+        self.count += 1
         try:
             await own_record(self._log, name, caller)
             while True:
@@ -50,6 +53,7 @@ class Watches:
                 else:
                     await self._wait(name, after_sequence)
         finally:
+            self.count -= 1
             self._watched[name] -= 1
             if not self._watched[name]:
                 del self._watched[name]

@@ -15,6 +15,7 @@ import structlog
 from mondrian_server.child import Child, python
 from mondrian_server.errors import InternalError, InvalidImage, MondrianError, ShuttingDown, StartupError
 from mondrian_server.framing import AsyncChannel
+from mondrian_server.images.observing import UNOBSERVED, DecodingObserver, Refusal
 from mondrian_server.images.protocol import MEBIBYTE, Configure, Decode, Decoded, FromImages, ImageLimits, Refused
 from mondrian_server.pictures import Picture
 
@@ -48,9 +49,6 @@ class _Request:
         if not self.answer.done():
             self.answer.set_result(answer)
 
-    def refuse(self, message: str) -> None:
-        self.settle(InvalidImage(message, field=self.field))
-
 
 class ImageDecoder:
     """Normalises images in a process of their own, first come, first served.
@@ -59,9 +57,12 @@ class ImageDecoder:
     images are sent to its successor: those who wait for them notice only the time.
     """
 
-    def __init__(self, limits: ImageLimits, *, command: Sequence[str] = COMMAND):
+    def __init__(
+        self, limits: ImageLimits, *, command: Sequence[str] = COMMAND, observer: DecodingObserver = UNOBSERVED
+    ):
         """Use `command` to start the process."""
         self._limits = limits
+        self._observer = observer
         self._command = command
         self._waiting: deque[_Request] = deque()
         self._ids = itertools.count(1)
@@ -117,6 +118,7 @@ class ImageDecoder:
         A caller that is cancelled takes its image out of the queue, or leaves its decoding to come to nothing.
         """
         if len(data) > self._limits.max_image_bytes:
+            self._observer.image_refused(Refusal.TOO_MANY_BYTES)
             raise InvalidImage(_too_many_bytes(len(data), self._limits.max_image_bytes), field=field)
         if self._keeper is None:
             raise ShuttingDown("the server is ending")
@@ -160,6 +162,7 @@ class ImageDecoder:
             finally:
                 self._pid = None
                 await channel.close()
+            self._observer.image_process_ended()
             _log.warning("image process ended", pid=child.pid, status=await child.kill(), was_ready=ready)
             return ready
 
@@ -201,22 +204,32 @@ class ImageDecoder:
     ) -> bool:
         """Have one image decoded; return whether the process can go on."""
         request.attempts += 1
+        began_at = asyncio.get_running_loop().time()
         channel.send(Decode(id=request.id, data=request.data))
         done, _ = await asyncio.wait({frame}, timeout=self._limits.decode_limit_s)
         if not done:
-            request.refuse(f"decoding the image took longer than the {self._limits.decode_limit_s:g} s allowed")
+            self._refuse(
+                request,
+                Refusal.TOO_SLOW,
+                f"decoding the image took longer than the {self._limits.decode_limit_s:g} s allowed",
+            )
             return False
         match _result(frame):
             case Decoded(id=request.id, picture=picture):
+                self._observer.image_decoded(asyncio.get_running_loop().time() - began_at)
                 request.settle(picture)
                 return True
             case Refused(id=request.id, message=message):
-                request.refuse(message)
+                self._refuse(request, Refusal.NOT_ACCEPTED, message)
                 return True
             case _:
                 if request.attempts >= MAX_ATTEMPTS:
-                    request.refuse(_deadly(self._limits))
+                    self._refuse(request, Refusal.DEADLY, _deadly(self._limits))
                 return False
+
+    def _refuse(self, request: _Request, why: Refusal, message: str) -> None:
+        self._observer.image_refused(why)
+        request.settle(InvalidImage(message, field=request.field))
 
     def _tell_start(self, *, ready: bool) -> None:
         if self._starts is not None and not self._starts.done():

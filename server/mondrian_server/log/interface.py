@@ -54,6 +54,19 @@ class Images(Struct, frozen=True, kw_only=True):
     pictures: tuple[Picture, ...] = ()
 
 
+class Size(Struct, frozen=True, kw_only=True):
+    """How large the log is.
+
+    file_bytes: of the store as a whole.
+    kept_bytes: what ended analyses occupy of it, which is what `EventLog.expire` bounds.
+    analyses: records, expired ones included.
+    """
+
+    file_bytes: int = 0
+    kept_bytes: int = 0
+    analyses: int = 0
+
+
 class RequestIdTaken(Exception):
     """The caller has used the request id before; `record` is what it stands for."""
 
@@ -164,6 +177,10 @@ class EventLog(Protocol):
         ended before `ended_before_s` twice over are deleted altogether. Works in small transactions, so that appends
         do not wait. Returns the names of the newly expired.
         """
+        ...
+
+    async def size(self) -> Size:
+        """Return how large the log is."""
         ...
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha.reflection import aio as grpc_reflection
 
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 V1 = "grpc.reflection.v1.ServerReflection"
+METHODS = tuple(f"/{name}/ServerReflectionInfo" for name in (V1, V1ALPHA))
 
 
 def register_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:

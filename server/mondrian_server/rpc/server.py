@@ -1,19 +1,31 @@
 """The gRPC server: its options, its services and its address."""
 
 import grpc
+from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
 from mondrian_server.errors import StartupError
 from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
+from mondrian_server.rpc.counting import UNOBSERVED, Counting, RpcObserver
 from mondrian_server.rpc.health import Health
+from mondrian_server.rpc.reflection import METHODS as REFLECTION_METHODS
 from mondrian_server.rpc.reflection import register_reflection
 from mondrian_server.rpc.registration import register
 
 ANALYSIS_SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 ADVISOR_SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
-HEALTH_SERVICE = "grpc.health.v1.Health"
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+_METHODS = (
+    *(
+        f"/{service.full_name}/{method.name}"
+        for service in (ANALYSIS_SERVICE, ADVISOR_SERVICE, MODEL_SERVICE, HEALTH_SERVICE)
+        for method in service.methods
+    ),
+    *REFLECTION_METHODS,
+)
 
 
 def make_health() -> Health:
@@ -28,14 +40,20 @@ def make_server(
     models: ModelServicer,
     health: Health,
     max_message_bytes: int,
+    observer: RpcObserver = UNOBSERVED,
 ) -> grpc.aio.Server:
-    """Return a server with every service on it, not yet bound or started."""
-    server = grpc.aio.server(options=_options(max_message_bytes))
+    """Return a server with every service on it, not yet bound or started; `observer` hears of every call."""
+    server = grpc.aio.server(interceptors=[Counting(observer, _METHODS)], options=_options(max_message_bytes))
     register(server, ANALYSIS_SERVICE, analyses)
     register(server, ADVISOR_SERVICE, advisors)
     register(server, MODEL_SERVICE, models)
     health.register(server)
-    services = (ANALYSIS_SERVICE.full_name, ADVISOR_SERVICE.full_name, MODEL_SERVICE.full_name, HEALTH_SERVICE)
+    services = (
+        ANALYSIS_SERVICE.full_name,
+        ADVISOR_SERVICE.full_name,
+        MODEL_SERVICE.full_name,
+        HEALTH_SERVICE.full_name,
+    )
     register_reflection(server, services)
     return server
 

@@ -14,7 +14,7 @@ import structlog
 from mondrian_server.errors import LogUnavailable
 from mondrian_server.events import Event, Payload
 from mondrian_server.log.codec import encode_payload
-from mondrian_server.log.interface import Images, Record, State
+from mondrian_server.log.interface import Images, Record, Size, State
 from mondrian_server.log.leases import Leases
 from mondrian_server.log.sqlite import events, expiry, images, records
 from mondrian_server.log.sqlite.events import Active, Append
@@ -216,6 +216,10 @@ class SqliteLog:
         forget_before_s = 2 * ended_before_s - time.time()
         await self._in_steps(lambda connection: expiry.forget(connection, forget_before_s))
         return await self._in_steps(lambda connection: expiry.expire(connection, ended_before_s, keep_bytes))
+
+    async def size(self) -> Size:
+        """Return how large the log is."""
+        return await self._submit(Kind.READ, records.size)
 
     async def close(self) -> None:
         """Keep what was appended, and close."""

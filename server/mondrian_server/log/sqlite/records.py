@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from mondrian_server.log.codec import Damaged, decode_terminal, seal, unseal
-from mondrian_server.log.interface import Record, RequestIdTaken, State
+from mondrian_server.log.interface import Record, RequestIdTaken, Size, State
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -105,6 +105,14 @@ def wish_cancelled(connection: sqlite3.Connection, name: str) -> bool:
 def add_to_total(connection: sqlite3.Connection, count: int) -> None:
     """Count bytes of ended analyses in, or out."""
     connection.execute("UPDATE totals SET kept_bytes = kept_bytes + ?", (count,))
+
+
+def size(connection: sqlite3.Connection) -> Size:
+    """Return how large the log is; without the part of it that stands in the write-ahead log alone."""
+    file_bytes = [connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("page_count", "page_size")]
+    (kept_bytes,) = connection.execute("SELECT kept_bytes FROM totals").fetchone()
+    (analyses,) = connection.execute("SELECT count(*) FROM analyses").fetchone()
+    return Size(file_bytes=file_bytes[0] * file_bytes[1], kept_bytes=kept_bytes, analyses=analyses)
 
 
 def _fields(connection: sqlite3.Connection, columns: str, name: str) -> tuple[Any, ...]:
