@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mondrian_server.engine.process.layout import lay_out_for_cpu
 from mondrian_server.engine.process.mlx_internals import keep_numpy
 from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate, member, parameters
 from mondrian_server.engine.process.vocabulary import Vocabulary, read_vocabulary
@@ -56,6 +57,7 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
     model, processor = member("mlx_vlm", "load")(config.model, lazy=True)
     _widen_on_cpu(model)
     weights = _evaluate(model, report)
+    lay_out_for_cpu(model)
     keep_numpy(processor)
     vocabulary = read_vocabulary(processor, model.config)
     image_token = _image_token(model.config)
