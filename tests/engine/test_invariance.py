@@ -77,3 +77,13 @@ def test_rows_with_one_seed_agree_and_others_differ(flat: Engine) -> None:
     first, second, other = flat.run(*(request(temperature=1.0, seed=seed) for seed in (5, 5, 6)))
     assert first.ids == second.ids
     assert first.ids != other.ids
+
+
+def test_pictures_that_are_encoded_at_once_give_what_each_gives_alone(flat: Engine) -> None:
+    """Ten pictures at once, some encoded beside each other and beside the decoding: the tokens of each alone."""
+    requests = [request(pictures=[picture(100 + n)], cache_scope=f"alone {n}") for n in range(10)]
+    alone = flat.run_alone(requests)
+    together = flat.run(*(msgspec.structs.replace(one, cache_scope="together") for one in requests))
+    assert len({tuple(row.ids) for row in alone}) > 5
+    assert all(row.done.encode_s > 0 for row in together)
+    _assert_equal(alone, together)

@@ -7,9 +7,10 @@ from typing import Any
 import mlx.core as mx
 
 from mondrian_server.engine.process.caches import FeatureCache, open_prefix_cache, prefix_salt
+from mondrian_server.engine.process.encoding import image_positions
 from mondrian_server.engine.process.loading import LoadedModel
 from mondrian_server.engine.process.mlx_internals import Emitted, Generator, Watched
-from mondrian_server.engine.process.mlx_typed import arrays, evaluate
+from mondrian_server.engine.process.mlx_typed import arrays
 from mondrian_server.engine.process.preparation import PictureInputs
 from mondrian_server.engine.process.rows import Row
 from mondrian_server.engine.process.sampling import Sampler
@@ -17,7 +18,7 @@ from mondrian_server.engine.protocol import EngineConfig
 
 
 class Batch:
-    """Rows that are encoded and prefilled one at a time, and decoded together."""
+    """Rows that are prefilled one at a time, and decoded together."""
 
     def __init__(self, model: LoadedModel, config: EngineConfig):
         """Build mlx-vlm's generator for `model`, on this thread."""
@@ -49,30 +50,24 @@ class Batch:
         """Whether a decode step has anything to do."""
         return bool(self._generator.decoding())
 
-    def picture_to_encode(self, row: Row) -> PictureInputs | None:
-        """Return the first picture whose features the row must have encoded before it can enter."""
+    def pictures_to_encode(self, row: Row) -> list[PictureInputs]:
+        """Return the pictures whose features the row must still be given before it can enter."""
         if row.uid is not None:
-            return None
-        scope = row.prepared.submit.cache_scope
+            return []
+        scope, missing = row.prepared.submit.cache_scope, list[PictureInputs]()
         for picture in row.prepared.pictures:
             if picture.digest in row.features:
                 continue
             cached = self._features.get(scope, picture.digest)
             if cached is None:
-                return picture
-            row.features[picture.digest] = cached
-        return None
+                missing.append(picture)
+            else:
+                row.features[picture.digest] = cached
+        return missing
 
-    def encode(self, row: Row, picture: PictureInputs) -> None:
-        """Run the vision half over one picture of the row that is entering."""
-        began = time.monotonic()
-        ids = mx.array([picture.ids])
-        outputs = self._model.model.get_input_embeddings(ids, **arrays(picture.arrays))
-        features = outputs.inputs_embeds[0, self._image_positions(picture.ids)]
-        evaluate(features)
-        row.features[picture.digest] = features
-        self._features.put(row.prepared.submit.cache_scope, picture.digest, features)
-        row.encode_s += time.monotonic() - began
+    def keep_features(self, scope: str, digest: bytes, features: mx.array) -> None:
+        """Keep an encoded picture for the rows of its scope."""
+        self._features.put(scope, digest, features)
 
     def enter(self, row: Row) -> None:
         """Queue the row, whose pictures are encoded, for prefill."""
@@ -97,7 +92,7 @@ class Batch:
         embeddings = model.get_input_embeddings(tokens, None).inputs_embeds
         if row.prepared.pictures:
             features = mx.concatenate([row.features[p.digest] for p in row.prepared.pictures])
-            embeddings[0, self._image_positions(row.prepared.ids)] = features.astype(embeddings.dtype)
+            embeddings[0, image_positions(self._model, row.prepared.ids)] = features.astype(embeddings.dtype)
         return {"inputs_embeds": embeddings}
 
     def prefill(self, row: Row) -> tuple[int, bool]:
@@ -131,7 +126,7 @@ class Batch:
             self._generator.remove(row.uid)
 
     def abandon(self, row: Row) -> None:
-        """Drop a row whose encode or prefill raised."""
+        """Drop a row whose prefill raised."""
         self._generator.abandon_prefill()
         if row.uid is not None:
             self._rows.pop(row.uid, None)
@@ -144,6 +139,3 @@ class Batch:
         self._generator.close()
         self._generator = self._new_generator()
         return rows
-
-    def _image_positions(self, ids: Sequence[int]) -> mx.array:
-        return mx.array([position for position, i in enumerate(ids) if i == self._model.image_token])

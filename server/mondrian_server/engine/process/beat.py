@@ -10,25 +10,33 @@ from mondrian_server.engine.protocol import IDLE, Beat
 
 
 class Operations:
-    """Which operation the MLX thread is in, and since when."""
+    """Which operations the threads that compute are in, and since when."""
 
     def __init__(self):
         """Begin idle."""
-        self._running = (IDLE, time.monotonic())
+        self._running: dict[int, tuple[str, float]] = {}
+        self._idle_since = time.monotonic()
 
     @contextlib.contextmanager
     def running(self, name: str) -> Generator[None]:
-        """Name the operation that the block runs."""
-        before = self._running
-        self._running = (name, time.monotonic())
+        """Name the operation that the block runs on this thread."""
+        thread = threading.get_ident()
+        before = self._running.get(thread)
+        self._running[thread] = (name, time.monotonic())
         try:
             yield
         finally:
-            self._running = (before[0], time.monotonic())
+            self._idle_since = time.monotonic()
+            if before is None:
+                del self._running[thread]
+            else:
+                self._running[thread] = (before[0], self._idle_since)
 
     def current(self) -> tuple[str, float]:
-        """Return the operation's name and how long it has run, in seconds."""
-        name, since = self._running  # One reference is read: name and time belong together without a lock.
+        """Return the name of the operation that has run longest, and for how many seconds; IDLE only if all are."""
+        running = tuple(self._running.values())
+        busy = [one for one in running if one[0] != IDLE]
+        name, since = min(busy or running or ((IDLE, self._idle_since),), key=lambda one: one[1])
         return name, time.monotonic() - since
 
 

@@ -1,4 +1,4 @@
-"""Engine: loads the model, warms it up and runs the loop, all on the calling thread, which makes every MLX call."""
+"""Engine: loads the model, warms it up and runs the loop, all on the calling thread, the MLX thread."""
 
 import queue
 
@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from mondrian_server.engine.process.batch import Batch
 from mondrian_server.engine.process.beat import Operations
+from mondrian_server.engine.process.encoding import Encoder
 from mondrian_server.engine.process.loading import LoadedModel, LoadError, load, one_line
 from mondrian_server.engine.process.loop import Letters, Loop
 from mondrian_server.engine.process.outbox import Outbox
@@ -28,6 +29,7 @@ def serve(
         with operations.running("load"):
             model = load(config, outbox.send)
         preparation = Preparation(model, submissions, letters.put)
+        encoder = Encoder(model, operations, letters.put)
         with operations.running("warm up"):
             batch = _warm_batch(model, config, outbox, preparation)
     except LoadError as error:
@@ -35,7 +37,8 @@ def serve(
         return 1
     outbox.send(Ready(model=model.description, peak_memory_bytes=mx.get_peak_memory()))
     preparation.start()
-    Loop(config, batch, model.vocabulary, letters, outbox, operations, held).run()
+    encoder.start()
+    Loop(config, batch, encoder, model.vocabulary, letters, outbox, operations, held).run()
     return 0
 
 
@@ -44,7 +47,7 @@ def _warm_batch(model: LoadedModel, config: EngineConfig, outbox: Outbox, prepar
     outbox.send(Loading(message="Warming up...", done_bytes=weights, total_bytes=weights))
     try:
         batch = Batch(model, config)
-        warm_up(batch, preparation, model.vocabulary, pictures=model.description.accepts_images)
+        warm_up(model, batch, preparation)
     except Exception as error:
         raise LoadError(f"The model {config.model} cannot be used: {one_line(error)}") from error
     return batch

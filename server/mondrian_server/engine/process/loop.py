@@ -9,20 +9,24 @@ import mlx.core as mx
 
 from mondrian_server.engine.process.batch import Batch
 from mondrian_server.engine.process.beat import Operations
+from mondrian_server.engine.process.encoding import Encoded, Encoder
 from mondrian_server.engine.process.mailbox import Mailbox
 from mondrian_server.engine.process.mlx_internals import Emitted
 from mondrian_server.engine.process.outbox import Outbox
-from mondrian_server.engine.process.preparation import PictureInputs, Prepared
+from mondrian_server.engine.process.preparation import Prepared
 from mondrian_server.engine.process.reader import RowsHeld
 from mondrian_server.engine.process.rows import Row, open_row
 from mondrian_server.engine.process.vocabulary import Vocabulary
 from mondrian_server.engine.protocol import IDLE, Cancel, EngineConfig, RowCancelled, RowFailed, RowUpdate, Step, Submit
 from mondrian_server.events import FinishReason, Stage
 
-Letter: TypeAlias = Submit | Cancel | Prepared | RowFailed
+Letter: TypeAlias = Submit | Cancel | Prepared | RowFailed | Encoded
 Letters: TypeAlias = Mailbox[Letter]
 
 _LOG = logging.getLogger(__name__)
+
+_MOST_ENTERING = 4
+"""Rows that hold a slot and are not prefilled yet: enough for every thread that encodes to have the next picture."""
 
 
 class Loop:
@@ -32,6 +36,7 @@ class Loop:
         self,
         config: EngineConfig,
         batch: Batch,
+        encoder: Encoder,
         vocabulary: Vocabulary,
         letters: Letters,
         outbox: Outbox,
@@ -41,6 +46,7 @@ class Loop:
         """Hold the collaborators; nothing runs yet."""
         self._config = config
         self._batch = batch
+        self._encoder = encoder
         self._vocabulary = vocabulary
         self._letters = letters
         self._outbox = outbox
@@ -50,7 +56,9 @@ class Loop:
         self._waiting: deque[Prepared] = deque()
         self._entering: deque[Row] = deque()
         self._slots: dict[int, Row] = {}
+        self._encoding: set[tuple[str, bytes]] = set()
         self._updates: list[RowUpdate] = []
+        self._moved = False
 
     def run(self) -> None:
         """Serve until the process ends."""
@@ -59,14 +67,15 @@ class Loop:
 
     def turn(self, *, wait: bool) -> None:
         """Make one turn; with `wait`, block first while there is nothing to do."""
-        idle = not (self._slots or self._waiting)
+        stuck = not (self._moved or self._batch.decoding)
         with self._operations.running(IDLE):
-            letters = self._letters.take(wait=wait and idle)
+            letters = self._letters.take(wait=wait and stuck)
         self._serve(letters)
+        self._order_features()
         if self._batch.decoding:
             self._decode()
         self._flush()
-        self._advance()
+        self._moved = self._advance()
         self._flush()
 
     # Commands
@@ -84,6 +93,21 @@ class Loop:
                 case RowFailed(row=row):
                     if row in self._open:
                         self._close(letter)
+                case Encoded():
+                    self._take_features(letter)
+
+    def _take_features(self, encoded: Encoded) -> None:
+        self._encoding.discard((encoded.scope, encoded.digest))
+        row = self._slots.get(encoded.row)
+        if encoded.features is not None:
+            self._batch.keep_features(encoded.scope, encoded.digest, encoded.features)
+        if row is None or row.uid is not None:
+            return
+        row.encode_s += encoded.took_s
+        if encoded.features is None:
+            self._close(_failed(row))
+        else:
+            row.features[encoded.digest] = encoded.features
 
     def _cancel(self, number: int) -> None:
         if number not in self._open:
@@ -140,46 +164,52 @@ class Loop:
                 row.rescued_at = len(row.tokens)
                 row.restart()
 
-    # Entry: encode and prefill
+    # Entry: features and prefill
 
-    def _advance(self) -> None:
-        """Let waiting rows take free slots and come further, within what may stand between two decode steps.
+    def _advance(self) -> bool:
+        """Let waiting rows take free slots and be prefilled, within what may stand between two decode steps.
 
-        That is a number of prompt tokens, and one picture; while nothing is decoded, all pictures of one row.
+        That is a number of prompt tokens. Returns whether anything has changed.
         """
         most = budget = self._config.prefill_step_tokens
-        encoded: Row | None = None
-        while budget > 0 and (row := self._next_row()) is not None:
-            if (picture := self._batch.picture_to_encode(row)) is None:
-                if budget < most and min(most, row.prompt_tokens - row.prompt_done) > budget:
-                    break
-                budget -= self._prefill(row)
-            elif encoded is None or (encoded is row and not self._batch.decoding):
-                encoded = row
-                self._encode(row, picture)
-            else:
+        while budget > 0:
+            self._open_rows()
+            row = self._next_row()
+            if row is None or (budget < most and min(most, row.prompt_tokens - row.prompt_done) > budget):
                 break
+            budget -= self._prefill(row)
             self._serve(self._letters.take(wait=False))
         self._join()
+        return budget < most
 
-    def _next_row(self) -> Row | None:
-        """Return the row that is entering, or let the first waiting one take a slot."""
-        while not self._entering and self._waiting and len(self._slots) < self._config.slots:
+    def _order_features(self) -> None:
+        """Open rows as far as there are slots, and have their pictures encoded, as many at once as may be."""
+        self._open_rows()
+        most = self._encoder.most(decoding=self._batch.decoding)
+        for row in tuple(self._entering):
+            scope = row.prepared.submit.cache_scope
+            for picture in self._batch.pictures_to_encode(row):
+                key = (scope, picture.digest)
+                if len(self._encoding) < most and key not in self._encoding:
+                    self._encoding.add(key)
+                    self._tell(row, Stage.ENCODING)
+                    self._encoder.order(row.number, scope, picture)
+
+    def _open_rows(self) -> None:
+        """Let the first waiting rows take free slots."""
+        while self._waiting and len(self._slots) < self._config.slots and len(self._entering) < _MOST_ENTERING:
             row = open_row(self._waiting.popleft(), self._vocabulary)
             if ended := row.replay(self._vocabulary):
                 self._close(ended)
                 continue
             self._slots[row.number] = row
             self._entering.append(row)
-        return self._entering[0] if self._entering else None
 
-    def _encode(self, row: Row, picture: PictureInputs) -> None:
-        self._tell(row, Stage.ENCODING)
-        try:
-            with self._operations.running("encode image"):
-                self._batch.encode(row, picture)
-        except Exception:
-            self._fail(row, "encode")
+    def _next_row(self) -> Row | None:
+        """Return the row to prefill: the one that has begun, else the first that has its pictures' features."""
+        begun = (row for row in self._entering if row.uid is not None)
+        ready = (row for row in self._entering if not self._batch.pictures_to_encode(row))
+        return next(begun, None) or next(ready, None)
 
     def _prefill(self, row: Row) -> int:
         if row.uid is None:
@@ -190,11 +220,13 @@ class Loop:
                     self._batch.enter(row)
                 step, finished = self._batch.prefill(row)
         except Exception:
-            self._fail(row, "prefill")
+            _LOG.exception("row %d failed in prefill", row.number)
+            self._batch.abandon(row)
+            self._close(_failed(row))
             return 1
         self._note(row, Stage.PREFILL)
         if finished:
-            self._entering.popleft()
+            self._entering.remove(row)
         return step
 
     def _join(self) -> None:
@@ -203,11 +235,6 @@ class Loop:
         except Exception:
             _LOG.exception("rows could not join the batch")
             self._rescue()
-
-    def _fail(self, row: Row, operation: str) -> None:
-        _LOG.exception("row %d failed in %s", row.number, operation)
-        self._batch.abandon(row)
-        self._close(_failed(row))
 
     # Telling
 

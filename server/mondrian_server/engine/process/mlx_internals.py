@@ -13,7 +13,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from mondrian_server.engine.process.mlx_typed import member
+from mondrian_server.engine.process.mlx_typed import evaluate, member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,28 @@ class Watched:
         logits = self._logits
         self._logits = None  # The graph must not be kept alive by this reference.
         return logits[:, -1, :]
+
+
+class _Paced:
+    """A layer whose result is computed before the next one is begun."""
+
+    def __init__(self, layer: Any):
+        self._layer = layer
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        output = self._layer(*arguments, **options)
+        evaluate(output)
+        return output
+
+
+def pace_vision(model: Any) -> None:
+    """Make a model of SmolVLM's kind compute its vision half layer by layer.
+
+    mlx 0.32 lets no thread go on that has anything to compute while about a hundred operations are under way in the
+    whole process. A picture is more than that, so a thread that encodes one at once holds up every decode step.
+    """
+    encoder = model.vision_model.encoder
+    encoder.layers = [_Paced(layer) for layer in encoder.layers]
 
 
 class Generator:
