@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-import signal
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +21,9 @@ from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, Step
 from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
+from mondrian_server.gateway.connection import open_channel
+from mondrian_server.gateway.serving import Gateway
+from mondrian_server.http_face import http_face
 from mondrian_server.images.decoder import ImageDecoder
 from mondrian_server.images.protocol import ImageLimits
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
@@ -30,6 +33,7 @@ from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelService
 from mondrian_server.rpc.health import Health
 from mondrian_server.rpc.server import bind, make_health, make_server
 from mondrian_server.settings import Settings
+from mondrian_server.signals import let_signals_end_the_process, stop_signal
 
 LOG_NAME = "analyses.db"
 """The log's file in the data directory."""
@@ -42,6 +46,7 @@ class Service:
     """A service that is up. Its parts are for those who watch over it."""
 
     port: int
+    gateway: Gateway | None
     engine: EngineSupervisor
     analyses: AnalysesService
     scheduler: Scheduler
@@ -56,12 +61,12 @@ class Service:
         await asyncio.shield(self.supervision)
 
 
-def serve(settings: Settings, *, announce: Callable[[int], None] | None = None) -> int:
+def serve(settings: Settings, *, announce: Callable[[Service], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status.
 
     Args:
         settings: what the operator decided.
-        announce: called with the gRPC port once the server listens.
+        announce: called once the service listens.
 
     Raises:
         StartupError: the service cannot start; the message says why in one line.
@@ -71,14 +76,11 @@ def serve(settings: Settings, *, announce: Callable[[int], None] | None = None) 
     return asyncio.run(_serve(settings, announce))
 
 
-async def _serve(settings: Settings, announce: Callable[[int], None] | None) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def _serve(settings: Settings, announce: Callable[[Service], None] | None) -> int:
+    stop = stop_signal()
     async with running(settings) as service:
         if announce:
-            announce(service.port)
+            announce(service)
         ended = asyncio.create_task(service.ended())
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -86,9 +88,7 @@ async def _serve(settings: Settings, announce: Callable[[int], None] | None) -> 
             if ended.done():
                 ended.result()
             _log.info("stopping", live=service.analyses.live, grace_s=settings.shutdown_grace_s)
-            # A second signal ends the service at once.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            let_signals_end_the_process()
             await service.health.drain()
             await service.analyses.drain(settings.shutdown_grace_s)
         finally:
@@ -159,6 +159,9 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
         )
         metrics.follow(parts.read)
         port = bind(server, settings.grpc_address)
+        # The gateway is a caller like any other, with a way of its own that needs no certificate.
+        private = f"unix:{stack.enter_context(tempfile.TemporaryDirectory(prefix='mondrian-'))}/grpc"
+        bind(server, private)
         await analyses.recover()
         await stack.enter_async_context(_task(health.run()))
         await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
@@ -166,9 +169,15 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
         supervision = await stack.enter_async_context(_task(engine.run()))
         await server.start()
         stack.push_async_callback(server.stop, 1.0)
-        _log.info("listening", grpc_port=port, model=settings.model_name)
+        serving = None
+        if settings.http_address:
+            channel = await stack.enter_async_context(open_channel(private))
+            serving = await stack.enter_async_context(http_face(settings, channel, metrics=metrics.exposition))
+        http_port = serving.port if serving else None
+        _log.info("listening", grpc_port=port, http_port=http_port, model=settings.model_name)
         yield Service(
             port=port,
+            gateway=serving,
             engine=engine,
             analyses=analyses,
             scheduler=scheduler,

@@ -61,7 +61,7 @@ def command_line(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 def private(tmp_path: Path) -> tuple[str, ...]:
     """Return the flags of a service that disturbs no other."""
-    return ("--data-dir", str(tmp_path / "data"), "--grpc-address", "127.0.0.1:0")
+    return ("--data-dir", str(tmp_path / "data"), "--grpc-address", "127.0.0.1:0", "--http-address", "")
 
 
 @contextlib.contextmanager

@@ -248,8 +248,9 @@ class Call:
 
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
-    """Return settings for a service under test: a free port, and a data folder of its own."""
-    return Settings(grpc_address="127.0.0.1:0", data_dir=folder, **changes)
+    """Return settings for a service under test: a free port, a data folder of its own, and no gateway unless asked."""
+    values: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "http_address": "", "data_dir": folder}
+    return Settings(**values | changes)
 
 
 @contextlib.asynccontextmanager

@@ -74,7 +74,7 @@ async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.su
     """Start `mondrian serve` in a folder of its own, which marks it and its children."""
     with (folder / "stderr").open("wb") as errors:
         return await asyncio.create_subprocess_exec(
-            *(*SERVE, "--data-dir", "data", *arguments),
+            *(*SERVE, "--data-dir", "data", "--http-address", "", *arguments),
             cwd=folder,
             env=os.environ | environment,
             stdout=asyncio.subprocess.PIPE,

@@ -167,7 +167,7 @@ async def start_server(folder: Path, address: str, *arguments: str) -> asyncio.s
     """Start a server whose log goes on in a folder's file."""
     with (folder / "stderr").open("ab") as errors:
         return await asyncio.create_subprocess_exec(
-            *(*SERVE, "--data-dir", "data", "--grpc-address", address, *arguments),
+            *(*SERVE, "--data-dir", "data", "--grpc-address", address, "--http-address", "", *arguments),
             cwd=folder,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=errors,

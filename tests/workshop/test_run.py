@@ -30,7 +30,12 @@ def make_run(tmp_path: Path) -> tuple[str, ...]:
 def on_terminal(command: Sequence[str], address: str, folder: Path) -> AbstractAsyncContextManager[Terminal]:
     """Run a command on a terminal, with a service that listens on `address`."""
     return terminal(
-        (), command=command, columns=100, MONDRIAN_GRPC_ADDRESS=address, MONDRIAN_DATA_DIR=str(folder / "data")
+        (),
+        command=command,
+        columns=100,
+        MONDRIAN_GRPC_ADDRESS=address,
+        MONDRIAN_HTTP_ADDRESS="127.0.0.1:0",
+        MONDRIAN_DATA_DIR=str(folder / "data"),
     )
 
 

@@ -1,13 +1,16 @@
 """The command `mondrian serve`: reads the settings and runs the service."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mondrian_server import logs
 from mondrian_server.errors import StartupError
 from mondrian_server.settings import Setting, Settings, describe, load
+
+if TYPE_CHECKING:
+    from mondrian_server.app import Service
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 CANNOT_START = 1
@@ -24,11 +27,35 @@ METAVARS = {
 """What a flag takes, by the last word of its name, which is its unit."""
 
 
-def _setting_options(command: Command) -> Command:
-    """Give the command one option for each setting. All are text: the settings check them, whatever their source."""
-    for setting in reversed(describe()):
-        command = click.option(setting.flag, setting.name, metavar=_metavar(setting), help=_help(setting))(command)
-    return command
+def setting_options(*prefixes: str) -> Callable[[Command], Command]:
+    """Give a command one option for each setting whose name begins so. All are text: the settings check them."""
+
+    def add(command: Command) -> Command:
+        for setting in reversed(describe()):
+            if setting.name.startswith(prefixes):
+                option = click.option(setting.flag, setting.name, metavar=_metavar(setting), help=_help(setting))
+                command = option(command)
+        return command
+
+    return add
+
+
+def config_option(command: Command) -> Command:
+    """Add `--config`."""
+    text = "A TOML file with settings.  [env: MONDRIAN_CONFIG]"
+    return click.option("--config", metavar="FILE", help=text)(command)
+
+
+def run_service(config: str | None, flags: Mapping[str, str | None], run: Callable[[Settings], int]) -> int:
+    """Read the settings and run a service by them; a fault at the start is told in lines, not in a traceback."""
+    try:
+        settings = load({name: value for name, value in flags.items() if value is not None}, config=config)
+        logs.configure(level=settings.log_level, log_format=settings.log_format)
+        return run(settings)
+    except StartupError as error:
+        for line in str(error).splitlines():
+            click.echo(f"mondrian: {line}", err=True)
+        return CANNOT_START
 
 
 def _metavar(setting: Setting) -> str:
@@ -43,10 +70,10 @@ def _help(setting: Setting) -> str:
 
 
 @click.command()
-@click.option("--config", metavar="FILE", help="A TOML file with settings.  [env: MONDRIAN_CONFIG]")
-@_setting_options
+@config_option
+@setting_options("")
 def serve(config: str | None, **flags: str | None) -> int:
-    """Serve a model over gRPC until SIGTERM or Ctrl-C.
+    """Serve a model over gRPC and HTTP until SIGTERM or Ctrl-C.
 
     Each setting is a flag, a variable MONDRIAN_* or a key of a TOML file, with the same name: --max-image-bytes,
     MONDRIAN_MAX_IMAGE_BYTES, max_image_bytes. A flag goes before the environment, the environment before the file,
@@ -55,18 +82,22 @@ def serve(config: str | None, **flags: str | None) -> int:
     Exit status: 0 stopped by SIGTERM or Ctrl-C; 1 the service cannot start, and one line says why; 2 the command line
     was not understood.
     """
-    try:
-        settings = load({name: value for name, value in flags.items() if value is not None}, config=config)
-        logs.configure(level=settings.log_level, log_format=settings.log_format)
-        return _serve(settings)
-    except StartupError as error:
-        for line in str(error).splitlines():
-            click.echo(f"mondrian: {line}", err=True)
-        return CANNOT_START
+    return run_service(config, flags, _serve)
 
 
 def _serve(settings: Settings) -> int:
     from mondrian_server import app  # noqa: PLC0415 - help and refused settings need nothing of gRPC
 
-    host = settings.grpc_address.rpartition(":")[0]
-    return app.serve(settings, announce=lambda port: click.echo(f"Listening on {host}:{port}"))
+    def announce(service: "Service") -> None:
+        host = settings.grpc_address.rpartition(":")[0]
+        click.echo(f"Listening on {host}:{service.port}")
+        if service.gateway is not None:
+            click.echo(f"The page is at {page_address(settings, service.gateway.port)}")
+
+    return app.serve(settings, announce=announce)
+
+
+def page_address(settings: Settings, port: int) -> str:
+    """Return the address of the gateway's page."""
+    scheme = "https" if settings.http_tls_certificate_file else "http"
+    return f"{scheme}://{settings.http_address.rpartition(':')[0]}:{port}/"

@@ -23,6 +23,11 @@ def loopback_address(address: str) -> str:
     return address
 
 
+def loopback_address_or_none(address: str) -> str:
+    """Return `host:port` as `loopback_address` does, or empty, which stands for none."""
+    return loopback_address(address) if address else ""
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

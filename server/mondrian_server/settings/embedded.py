@@ -1,4 +1,4 @@
-"""The embedded model: where its folder lies, in a checkout and in a wheel."""
+"""What comes with Mondrian beside its code: where the embedded model and the page lie, in a checkout and in a wheel."""
 
 from pathlib import Path
 
@@ -11,3 +11,9 @@ def embedded_model() -> Path:
     in_checkout = _PACKAGE.parents[1] / "models" / EMBEDDED_MODEL_ID
     in_wheel = _PACKAGE / "embedded" / EMBEDDED_MODEL_ID
     return in_checkout if in_checkout.is_dir() else in_wheel
+
+
+def embedded_page() -> Path:
+    """Return the folder of the page that the gateway serves: below `clients/`, or inside the installed package."""
+    in_checkout = _PACKAGE.parents[1] / "clients" / "web"
+    return in_checkout if in_checkout.is_dir() else _PACKAGE / "embedded" / "web"

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mondrian_server.settings.checks import derived_model_id, home_expanded, loopback_address
+from mondrian_server.settings.checks import derived_model_id, home_expanded, loopback_address, loopback_address_or_none
 from mondrian_server.settings.embedded import embedded_model
+from mondrian_server.settings.lists import Names
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -29,6 +30,17 @@ class Settings(BaseModel):
 
     grpc_address: Annotated[str, AfterValidator(loopback_address)] = "127.0.0.1:50051"
     """Where gRPC listens, host:port; port 0 takes a free one. Only loopback hosts, because there are no keys yet."""
+
+    http_address: Annotated[str, AfterValidator(loopback_address_or_none)] = "127.0.0.1:8080"
+    """Where the gateway listens for HTTP, host:port; port 0 takes a free one. Empty: there is no gateway."""
+    http_allowed_hosts: Names = ()
+    """Names in the Host header that are served beside those of loopback and http_address. *: all."""
+    http_cors_origins: Names = ()
+    """Origins whose pages may call the API from a browser, such as https://example.org. *: all. Empty: none."""
+    http_tls_certificate_file: Folder | None = None
+    """A PEM file with the gateway's certificate and its chain: it then serves HTTPS."""
+    http_tls_key_file: Folder | None = None
+    """A PEM file with the private key of the gateway's certificate."""
 
     model: str = ""
     """The model: a local folder or a Hugging Face id. Empty: the embedded mondrian-tiny."""

@@ -82,7 +82,7 @@ def _describe(name: str) -> Setting:
 
 
 def _shown_default(value: object) -> str | None:
-    if value in ("", None):
+    if value in ("", None, ()):
         return None
     return f"{value:g}" if isinstance(value, float) else str(value)
 

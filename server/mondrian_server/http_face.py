@@ -1,0 +1,95 @@
+"""The HTTP face: the gateway as the settings ask for it, beside the server or as a process of its own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+
+import grpc
+import structlog
+from setproctitle import setproctitle
+
+from mondrian_server.errors import StartupError
+from mondrian_server.gateway.connection import open_channel
+from mondrian_server.gateway.guard import host_name
+from mondrian_server.gateway.options import GatewayOptions
+from mondrian_server.gateway.serving import Gateway, TlsFiles, gateway
+from mondrian_server.settings import Settings, embedded_model, embedded_page
+from mondrian_server.signals import let_signals_end_the_process, stop_signal
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def serve_gateway(
+    settings: Settings,
+    target: str,
+    *,
+    target_ca: bytes | None = None,
+    announce: Callable[[Gateway], None] | None = None,
+) -> int:
+    """Serve a gateway alone until SIGTERM or SIGINT and return the exit status.
+
+    Args:
+        settings: what the operator decided; only those of HTTP and of logs count.
+        target: `host:port` of the server's gRPC.
+        target_ca: the certificates to trust the server by, as PEM; None: the connection is not encrypted.
+        announce: called once the gateway listens.
+
+    Raises:
+        StartupError: the gateway cannot start; the message says why in one line.
+
+    """
+    setproctitle("mondrian: gateway")
+    return asyncio.run(_serve_gateway(settings, target, target_ca, announce))
+
+
+async def _serve_gateway(
+    settings: Settings, target: str, target_ca: bytes | None, announce: Callable[[Gateway], None] | None
+) -> int:
+    stop = stop_signal()
+    async with open_channel(target, ca=target_ca) as channel, http_face(settings, channel) as serving:
+        if announce:
+            announce(serving)
+        _log.info("listening", http_port=serving.port)
+        await stop.wait()
+        _log.info("stopping", streams=len(serving.streams))
+        let_signals_end_the_process()
+    _log.info("stopped")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def http_face(
+    settings: Settings, channel: grpc.aio.Channel, *, metrics: Callable[[], bytes] | None = None
+) -> AsyncGenerator[Gateway]:
+    """Run the gateway inside a `with` block; raises StartupError where it cannot listen.
+
+    Args:
+        settings: what the operator decided.
+        channel: the way to the server.
+        metrics: gives what `/metrics` shows; None: nothing.
+
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        serving = gateway(settings.http_address, channel, _options(settings, metrics), tls=_tls(settings))
+        try:
+            up = await stack.enter_async_context(serving)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StartupError(f"http_address: cannot listen on {settings.http_address}: {reason}") from error
+        yield up
+
+
+def _options(settings: Settings, metrics: Callable[[], bytes] | None) -> GatewayOptions:
+    names = (host_name(settings.http_address), *settings.http_allowed_hosts)
+    return GatewayOptions(
+        allowed_hosts=frozenset(name.lower() for name in names),
+        cors_origins=settings.http_cors_origins,
+        web_folder=embedded_page(),
+        samples_folder=embedded_model() / "samples",
+        metrics=metrics,
+    )
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    certificate, key = settings.http_tls_certificate_file, settings.http_tls_key_file
+    return TlsFiles(certificate=certificate, key=key) if certificate and key else None
