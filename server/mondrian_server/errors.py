@@ -136,7 +136,7 @@ class TooManyAnalyses(MondrianError):
 
 
 class TooManyBytes(MondrianError):
-    """The waiting images fill the memory set aside for them."""
+    """The waiting images fill the room set aside for them."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_MANY_BYTES"

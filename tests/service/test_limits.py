@@ -105,14 +105,13 @@ async def test_what_is_refused_never_reads_like_the_limit(up: Running) -> None:
 
 @pytest_asyncio.fixture(scope="module")
 async def narrow(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Running]:
-    """A service with one slot, where two analyses and 1 MiB of images may wait."""
+    """A service with one slot, where two analyses and little more than 1 MiB of images may wait."""
     settings = settings_for(
         tmp_path_factory.mktemp("data"),
         slots=1,
         lookahead=0,
         max_waiting_analyses=2,
-        max_waiting_bytes=MEBIBYTE,
-        max_normalised_pixels=MEBIBYTE,
+        max_waiting_bytes=MEBIBYTE + 20,
     )
     async with started(settings) as running:
         yield running
@@ -137,12 +136,12 @@ async def test_a_full_queue_refuses_before_it_looks_at_an_image(narrow: Running)
     assert (await narrow.ask(GARBAGE)).reason == "INVALID_IMAGE"
 
 
-async def test_full_image_memory_refuses_images_but_not_text(narrow: Running) -> None:
-    """With the memory for images taken, a request with images is RESOURCE_EXHAUSTED; one without may wait."""
+async def test_full_room_for_images_refuses_images_but_not_text(narrow: Running) -> None:
+    """With the room for images taken, a request with images is RESOURCE_EXHAUSTED; one without may wait."""
     running = narrow.call(LONG)
     await running.until_token()
-    waiting = narrow.call(pb.AnalysisConfig(images=[pb.Image(data=png(1_000, 1_000))]))
-    await eventually(lambda: narrow.service.analyses.bytes_held >= MEBIBYTE)
+    waiting = narrow.call(pb.AnalysisConfig(images=[pb.Image(data=png(8, 8, size_bytes=MEBIBYTE))]))
+    await eventually(lambda: narrow.service.analyses.bytes_held == MEBIBYTE)
     outcome = await narrow.ask(GARBAGE)
     assert (outcome.code, outcome.domain, outcome.reason) == (EXHAUSTED, "mondrian", "TOO_MANY_BYTES")
     assert outcome.retry_after_s > 0

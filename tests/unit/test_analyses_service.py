@@ -91,7 +91,7 @@ async def test_so_many_may_wait_and_no_more(office: Office) -> None:
 
 
 async def test_so_many_bytes_may_wait_and_no_more(offices: Offices) -> None:
-    """Images beyond the memory set aside are refused; text-only analyses are not."""
+    """Images beyond the room set aside are refused; text-only analyses are not."""
     office = await offices.open(decoder=GatedDecoder(is_open=False))
     first = await office.create("?", bytes(600))
     with pytest.raises(errors.TooManyBytes) as caught:
@@ -104,17 +104,33 @@ async def test_so_many_bytes_may_wait_and_no_more(offices: Offices) -> None:
     assert office.service.bytes_held == 400
 
 
-async def test_bytes_are_those_of_the_files_and_then_of_the_pictures(offices: Offices) -> None:
-    """What is accounted for changes when the images are decoded, and is 0 at the end."""
+async def test_bytes_are_counted_until_the_engine_has_the_pictures(offices: Offices) -> None:
+    """An image file counts while its analysis waits and while it is decoded, and no longer."""
     decoder = GatedDecoder(is_open=False)
     office = await offices.open(decoder=decoder)
     name = await office.create("?", bytes(500))
+    await eventually(lambda: decoder.decoding)
     assert office.service.bytes_held == 500
     decoder.gate.set()
     await eventually(lambda: office.engine.submitted)
-    assert office.service.bytes_held == 6
+    assert office.service.bytes_held == 0
     await office.cancel(name)
     assert office.service.bytes_held == 0
+
+
+async def test_images_wait_in_the_log_until_their_turn(offices: Offices) -> None:
+    """Those with a place are decoded, one analysis at a time and in order; those without are not touched."""
+    decoder = GatedDecoder(is_open=False)
+    office = await offices.open(decoder=decoder, lookahead=1, max_waiting=100)
+    names = [await office.create(str(number), b"a", b"b") for number in range(10)]
+    await eventually(lambda: decoder.decoding)
+    assert office.decoder.decoding == 1
+    decoder.gate.set()
+    await eventually(lambda: len(office.engine.submitted) == 3)
+    assert office.engine.prompts == ["0", "1", "2"]
+    assert [len((await office.log.images(name)).files) for name in names] == [0] * 3 + [2] * 7
+    office.step(done(1))
+    await eventually(lambda: office.engine.prompts[3:] == ["3"])
 
 
 @pytest.mark.parametrize("state", [EngineState.DOWN, EngineState.LOADING])
@@ -178,11 +194,11 @@ async def test_a_defect_of_the_decoder_ends_the_analysis_without_telling_its_ins
 
 
 async def test_cancelling_stops_the_decoding(offices: Offices) -> None:
-    """The decoder's caller is cancelled, and the next one takes the place."""
+    """The decoder's caller is cancelled, and so are those who wait for it."""
     decoder = GatedDecoder(is_open=False)
     office = await offices.open(decoder=decoder)
     names = [await office.create("?", b"x") for _ in range(3)]
-    await eventually(lambda: decoder.decoding == 3)
+    await eventually(lambda: decoder.decoding)
     for name in names:
         await office.cancel(name)
     await eventually(office.holds_nothing)

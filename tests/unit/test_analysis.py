@@ -24,9 +24,8 @@ async def test_the_first_events_are_accepted_and_where_it_stands(log: TestableLo
 
 
 async def test_an_analysis_knows_how_many_images_it_has(log: TestableLog) -> None:
-    """The files live on only where they are decoded; their number is told in the sentences."""
+    """The files wait in the log; their number is told in the sentences."""
     watched = await begin(log)
-    assert watched.analysis.pictures == ()
     assert watched.analysis.tracker.images == 1
     watched.analysis.cancel()
 

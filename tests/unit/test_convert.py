@@ -334,6 +334,7 @@ def full_spec() -> Spec:
         request=dataclasses.replace(request, images=()),
         resolved=resolve(request, defaults, ADVISORS),
         image_count=2,
+        image_bytes=3,
         deadline_time_s=1e9,
         disconnect_grace_s=30.0,
     )
@@ -443,6 +444,7 @@ def test_a_spec_survives_the_log() -> None:
         "request",
         "resolved",
         "image_count",
+        "image_bytes",
         "deadline_time_s",
         "disconnect_grace_s",
     }

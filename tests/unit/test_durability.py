@@ -110,14 +110,13 @@ async def test_images_are_decoded_again_only_if_they_had_not_been(offices: Offic
     await offices.close()
     office = await offices.reopen()
     assert office.service.bytes_held == len(b"first") + len(b"second")
-    await eventually(lambda: office.service.bytes_held == 12)
-    pictures = office.decoder
+    office.engine.become(EngineState.READY)
+    await eventually(lambda: office.engine.submitted)
     await offices.close()
     closed = GatedDecoder(is_open=False)
     office = await offices.reopen(decoder=closed)
-    assert pictures is not office.decoder
-    assert office.service.bytes_held == 12
     office.engine.become(EngineState.READY)
+    await eventually(lambda: office.engine.submitted)
     assert [picture.digest for picture in office.engine.submitted[0].pictures] == [b"first", b"second"]
     assert closed.decoding == 0
     finish(office, "raw")
@@ -131,6 +130,8 @@ async def test_an_analysis_whose_images_are_gone_fails(offices: Offices) -> None
     name = await office.create("?", b"first")
     await office.log.put_pictures(name, ())
     office = await offices.reopen()
+    office.engine.become(EngineState.READY)
+    await eventually(lambda: office.service.live == 0)
     assert isinstance((await office.last(name, Failed)).error, errors.InternalError)
     assert office.holds_nothing()
 

@@ -116,6 +116,7 @@ async def test_pictures_go_to_every_engine(office: Office) -> None:
     await eventually(lambda: office.engine.submitted)
     generate(office, "?")
     office.crash()
+    await eventually(lambda: len(office.engine.submitted) == 2)
     assert [[picture.digest for picture in submit.pictures] for submit in office.engine.submitted] == [
         [b"first", b"second"],
         [b"first", b"second"],

@@ -1,6 +1,5 @@
 """The scheduler: who gets the engine's next place, and what becomes of rows when the engine is lost."""
 
-import asyncio
 from dataclasses import fields, replace
 
 import pytest
@@ -19,6 +18,8 @@ from tests.unit.conditions import eventually
 from tests.unit.office import TestableLog
 from tests.unit.stand_ins import ADVISORS, ScriptedEngine, stage, tokens
 
+PICTURE = Picture(width=1, height=1, pixels=b"rgb", digest=b"d")
+
 
 class Desk:
     """A scheduler with two slots and one place of look-ahead, and the analyses that were put before it."""
@@ -29,6 +30,8 @@ class Desk:
         """Begin with nobody waiting."""
         self.engine = ScriptedEngine(state)
         self.scheduler = Scheduler(self.engine, slots=slots, lookahead=lookahead)
+        self.preparing: list[Analysis] = []
+        self.scheduler.prepare_by(self.preparing.append)
         self.log = log
         self.analyses: dict[str, Analysis] = {}
 
@@ -42,12 +45,11 @@ class Desk:
     async def _enter(self, name: str, *, decoding: bool, **changes: object) -> int:
         delivery = Delivery(token_interval_s=0.0, progress_interval_s=60.0)
         request = replace(AnalysisRequest(prompt=name, caller=name[0], delivery=delivery), **changes)
-        spec = Spec(request=request, resolved=resolve(request, Defaults(model="tiny"), ADVISORS), image_count=0)
+        resolved = resolve(request, Defaults(model="tiny"), ADVISORS)
+        spec = Spec(request=request, resolved=resolved, image_count=int(decoding))
         await self.log.begin(f"analyses/{name}", spec)
         analysis = Analysis(f"analyses/{name}", spec, caller=name[0], log=self.log, on_end=self._ended)
         self.analyses[name] = analysis
-        if decoding:
-            analysis.preparation = asyncio.create_task(asyncio.sleep(600))
         position = self.scheduler.enter(analysis)
         analysis.accept(
             Accepted(
@@ -62,18 +64,12 @@ class Desk:
         return position
 
     def _ended(self, analysis: Analysis, _: Terminal) -> None:
-        if analysis.preparation is not None:
-            analysis.preparation.cancel()
         self.scheduler.leave(analysis)
 
     def decoded(self, name: str) -> None:
         """End the decoding of an analysis's picture."""
-        analysis = self.analyses[name]
-        assert analysis.preparation is not None
-        analysis.preparation.cancel()
-        analysis.preparation = None
-        analysis.pictures = (Picture(width=1, height=1, pixels=b"rgb", digest=b"d"),)
-        self.scheduler.prepared(analysis)
+        self.preparing.remove(self.analyses[name])
+        self.scheduler.prepared(self.analyses[name], [PICTURE])
 
     def close(self, name: str) -> None:
         """Let the engine close the row of an analysis."""
@@ -195,19 +191,35 @@ async def test_a_row_is_submitted_when_its_images_are_decoded(log: TestableLog) 
     assert desk.scheduler.rows_held == 2
     desk.decoded("a1")
     assert desk.engine.prompts == ["a2", "a1"]
-    assert desk.engine.submitted[1].pictures == desk.analyses["a1"].pictures
+    assert desk.engine.submitted[1].pictures == (PICTURE,)
     desk.end()
 
 
-async def test_images_that_are_decoded_early_wait_for_their_turn(log: TestableLog) -> None:
-    """Decoding that ends in the queue submits nothing yet."""
+async def test_images_are_not_touched_before_their_turn(log: TestableLog) -> None:
+    """Decoding begins when the analysis has a row, not while it waits."""
     desk = Desk(log, slots=1, lookahead=0)
     await desk.enter("a1")
     await desk.enter("a2", decoding=True)
-    desk.decoded("a2")
-    assert desk.engine.prompts == ["a1"]
+    assert desk.preparing == []
     desk.close("a1")
+    assert desk.preparing == [desk.analyses["a2"]]
+    desk.decoded("a2")
     assert desk.engine.prompts == ["a1", "a2"]
+    desk.end()
+
+
+async def test_one_whose_pictures_cannot_be_had_now_waits_for_the_next_turn(log: TestableLog) -> None:
+    """It stands at the head of the queue, and its row is free; nothing is tried again before somebody says so."""
+    desk = Desk(log, slots=1, lookahead=0)
+    await desk.enter("a1", decoding=True)
+    await desk.enter("a2")
+    desk.scheduler.pause(True)
+    desk.scheduler.put_back(desk.analyses["a1"])
+    assert desk.waiting == ["a1", "a2"]
+    assert desk.scheduler.rows_held == 0
+    desk.scheduler.pause(False)
+    desk.decoded("a1")
+    assert desk.engine.prompts == ["a1"]
     desk.end()
 
 
@@ -382,6 +394,7 @@ async def test_decoding_that_ends_between_two_engines_submits_at_the_next_turn(l
     assert desk.engine.prompts == []
     desk.engine.become(EngineState.READY)
     desk.scheduler.pump()
+    desk.decoded("a1")
     assert desk.engine.prompts == ["a1"]
     desk.end()
 

@@ -170,7 +170,7 @@ class TooManyAnalyses(ResourceExhausted):
 
 
 class TooManyBytes(ResourceExhausted):
-    """The waiting images fill the memory set aside for them."""
+    """The waiting images fill the room set aside for them."""
 
     reason = "TOO_MANY_BYTES"
 

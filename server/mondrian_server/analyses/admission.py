@@ -33,7 +33,7 @@ class Admission:
         """Begin with nothing held."""
         self._limits = limits
         self.bytes_held = 0
-        """Bytes of images and pictures held for active analyses."""
+        """Bytes of the image files of requests that are being written to the log, and of analyses not yet started."""
         self.entering = 0
         """Requests that are being written to the log, and will wait in a moment."""
         self.closed = False
@@ -55,7 +55,7 @@ class Admission:
             raise errors.TooManyAnalyses(f"{waiting} analyses wait already", retry_after_s=retry_after_s)
         if new_bytes and self.bytes_held + new_bytes > self._limits.max_waiting_bytes:
             raise errors.TooManyBytes(
-                "the images of waiting analyses fill the memory set aside for them", retry_after_s=retry_after_s
+                "the images of waiting analyses fill the room set aside for them", retry_after_s=retry_after_s
             )
 
     def limit_s(self, deadline_in_s: float | None, time_limit_s: float | None) -> float | None:

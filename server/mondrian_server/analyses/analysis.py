@@ -24,7 +24,6 @@ from mondrian_server.events import (
     Token,
 )
 from mondrian_server.log.interface import EventLog
-from mondrian_server.pictures import Picture
 
 _CONTINUING = "Continuing where it was interrupted..."
 
@@ -50,7 +49,6 @@ class Analysis:
         self.spec = spec
         self.caller = caller
         self.bytes_held = 0
-        self.pictures: tuple[Picture, ...] = ()
         self.preparation: asyncio.Task[None] | None = None
         self.row: int | None = None
         self.submitted = False

@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.queue import FairQueue
 from mondrian_server.engine.interface import Engine, EngineState
 from mondrian_server.engine.protocol import RowSampling, Submit
 from mondrian_server.events import Stage
+from mondrian_server.pictures import Picture
 
 ALONE_AFTER_CRASHES = 2
 """After so many crashes since its last token an analysis runs alone, so that the next one shows whose fault it is."""
@@ -38,10 +39,15 @@ class Scheduler:
         self._lookahead = lookahead
         self._queue: FairQueue[Analysis] = FairQueue()
         self._rows: dict[int, Analysis] = {}
+        self._prepare: Callable[[Analysis], None] | None = None
         self._next_row = 1
         self._restrained = False
         self._paused = False
         self._positions_timer: asyncio.TimerHandle | None = None
+
+    def prepare_by(self, prepare: Callable[[Analysis], None]) -> None:
+        """Call `prepare` for each analysis with images that is given a row; it answers by `prepared` or `put_back`."""
+        self._prepare = prepare
 
     @property
     def waiting(self) -> int:
@@ -89,10 +95,17 @@ class Scheduler:
             analysis.row, analysis.submitted = None, False
             self.pump()
 
-    def prepared(self, analysis: Analysis) -> None:
-        """Note that an analysis's images are decoded."""
+    def prepared(self, analysis: Analysis, pictures: Sequence[Picture]) -> None:
+        """Hand an analysis with its pictures to the engine, unless its row was lost in the meantime."""
         if analysis.row is not None:
-            self._submit(analysis)
+            self._submit(analysis, pictures)
+
+    def put_back(self, analysis: Analysis) -> None:
+        """Let an analysis whose pictures cannot be had now wait at the head of the queue, for the next `pump`."""
+        if analysis.row is not None:
+            del self._rows[analysis.row]
+            analysis.row = None
+            self._queue.push_front(analysis)
 
     def pause(self, paused: bool) -> None:
         """Hand the engine nothing more, or go on."""
@@ -151,20 +164,22 @@ class Scheduler:
         return any(_is_suspect(row) for row in self._rows.values())
 
     def _dispatch(self, analysis: Analysis) -> None:
-        """Give an analysis its row; the engine gets it now, or as soon as its images are decoded."""
+        """Give an analysis its row; the engine gets it now, or as soon as its pictures are there."""
         analysis.row = self._next_row
         self._next_row += 1
         starts_now = len(self._rows) < self._slots
         self._rows[analysis.row] = analysis
         if starts_now:
             analysis.enter(Stage.PREPARING)
-        if analysis.preparation is None:
-            self._submit(analysis)
+        if analysis.spec.image_count == 0:
+            self._submit(analysis, ())
+        elif self._prepare is not None:
+            self._prepare(analysis)
 
-    def _submit(self, analysis: Analysis) -> None:
+    def _submit(self, analysis: Analysis, pictures: Sequence[Picture]) -> None:
         assert analysis.row is not None
         analysis.submitted, analysis.begun = True, False
-        self._engine.submit(_to_submit(analysis, analysis.row))
+        self._engine.submit(_to_submit(analysis, analysis.row, pictures))
 
     def _running(self) -> Counter[str]:
         return Counter(analysis.caller for analysis in self._rows.values())
@@ -203,14 +218,14 @@ def _is_suspect(analysis: Analysis) -> bool:
     return analysis.crashes >= ALONE_AFTER_CRASHES
 
 
-def _to_submit(analysis: Analysis, row: int) -> Submit:
+def _to_submit(analysis: Analysis, row: int, pictures: Sequence[Picture]) -> Submit:
     request, resolved = analysis.spec.request, analysis.spec.resolved
     sampling = resolved.sampling
     return Submit(
         row=row,
         instructions=resolved.instructions,
         prompt=request.prompt,
-        pictures=analysis.pictures,
+        pictures=tuple(pictures),
         sampling=RowSampling(
             max_tokens=sampling.max_tokens,
             default_max_tokens=resolved.default_max_tokens,

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 import structlog
 
@@ -15,6 +14,7 @@ from mondrian_server import errors
 from mondrian_server.analyses.admission import Admission, AdmissionLimits
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.observing import UNOBSERVED, Observer
+from mondrian_server.analyses.preparation import Decoder, Preparation
 from mondrian_server.analyses.reporting import log_acceptance, log_end
 from mondrian_server.analyses.request import AnalysisRequest
 from mondrian_server.analyses.resolution import Catalogue, Defaults, resolve
@@ -26,21 +26,12 @@ from mondrian_server.analyses.watching import Watches, known, own_record
 from mondrian_server.engine.interface import Engine, EngineStatus
 from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
 from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
-from mondrian_server.log.interface import EventLog, Images, Record, RequestIdTaken, State
-from mondrian_server.pictures import Picture
+from mondrian_server.log.interface import EventLog, Record, RequestIdTaken, State
 
 _log = structlog.stdlib.get_logger(__name__)
 
 LEASE_S = 30.0
 """How long a server holds its analyses without a heartbeat. A log of one server takes no notice of it."""
-
-
-class Decoder(Protocol):
-    """What turns an image's bytes into a picture."""
-
-    async def normalise(self, data: bytes, *, field: str) -> Picture:
-        """Return the picture; raises InvalidImage naming `field`."""
-        ...
 
 
 class AnalysesService:
@@ -63,7 +54,6 @@ class AnalysesService:
         self._defaults = defaults
         self._engine = engine
         self._scheduler = scheduler
-        self._decoder = decoder
         self._advisors = advisors
         self._log = log
         self._observer = observer
@@ -73,6 +63,7 @@ class AnalysesService:
         self._watches = Watches(log, self._live)
         self._idle = asyncio.Event()
         self._idle.set()
+        scheduler.prepare_by(Preparation(log, decoder, scheduler, release=self._release).begin)
 
     @property
     def live(self) -> int:
@@ -81,7 +72,7 @@ class AnalysesService:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of images and pictures held for active analyses."""
+        """Bytes of the image files of analyses that have not started."""
         return self._admission.bytes_held
 
     @property
@@ -112,8 +103,9 @@ class AnalysesService:
     ) -> str:
         """Take a request on and return the analysis's name, `analyses/{id}`, once it is kept.
 
-        The caller's `request_id` of an earlier request returns that one's analysis. The images are decoded while it
-        waits; a bad one fails the analysis. If the awaiting task is cancelled, the analysis is let go as by `let_go`.
+        The caller's `request_id` of an earlier request returns that one's analysis. The images are decoded when its
+        turn comes; a bad one fails the analysis. If the awaiting task is cancelled, the analysis is let go as by
+        `let_go`.
 
         Args:
             request: what is asked for.
@@ -272,6 +264,7 @@ class AnalysesService:
             request=replace(request, images=()),
             resolved=resolve(request, self._defaults, self._advisors),
             image_count=len(request.images),
+            image_bytes=size,
             deadline_time_s=None if limit_s is None else now_s + limit_s,
             disconnect_grace_s=disconnect_grace_s,
         )
@@ -299,7 +292,6 @@ class AnalysesService:
         log_acceptance(record.name, request, position)
         self._observer.accepted()
         analysis.accept(self._accepted(spec, position))
-        self._prepare(analysis, Images(files=request.images))
         self._scheduler.pump()
         return record.name
 
@@ -308,9 +300,6 @@ class AnalysesService:
         events: list[Event] = []
         while page := await self._log.read(record.name, len(events)):
             events += page
-        images = await self._log.images(record.name)
-        if len(images.files) + len(images.pictures) != spec.image_count:
-            raise ValueError("its images are gone")
         analysis = self._analysis(record, spec)
         if events:
             analysis.restore(events)
@@ -319,7 +308,6 @@ class AnalysesService:
             self._scheduler.enter(analysis)
         else:
             analysis.accept(self._accepted(spec, self._scheduler.enter(analysis)))
-        self._prepare(analysis, images)
         self.let_go(record.name)
 
     def _give_up(self, name: str) -> None:
@@ -337,6 +325,8 @@ class AnalysesService:
 
     def _enliven(self, analysis: Analysis) -> Analysis:
         self._live[analysis.name] = analysis
+        analysis.bytes_held = analysis.spec.image_bytes
+        self._admission.bytes_held += analysis.bytes_held
         self._idle.clear()
         return analysis
 
@@ -351,35 +341,6 @@ class AnalysesService:
             queue_position=position,
             deadline_time=None if deadline_s is None else datetime.fromtimestamp(deadline_s, UTC),
         )
-
-    def _prepare(self, analysis: Analysis, images: Images) -> None:
-        """Set the decoding going, or take the pictures as they are."""
-        self._hold(analysis, sum(map(len, images.files)) + _pixel_bytes(images.pictures))
-        analysis.pictures = images.pictures
-        if images.files and not analysis.ended:
-            analysis.preparation = asyncio.create_task(self._decode(analysis, images.files))
-
-    async def _decode(self, analysis: Analysis, files: Sequence[bytes]) -> None:
-        """Decode the images while the analysis waits; a bad one ends it."""
-        error: errors.MondrianError | None = None
-        pictures: tuple[Picture, ...] = ()
-        try:
-            normalise = self._decoder.normalise
-            pictures = tuple([await normalise(f, field=f"config.images[{i}].data") for i, f in enumerate(files)])
-            with contextlib.suppress(errors.LogUnavailable):  # A next life of the server has the files to decode.
-                await self._log.put_pictures(analysis.name, pictures)
-        except errors.MondrianError as known:
-            error = known
-        except Exception:
-            _log.exception("image decoding failed", analysis=analysis.name)
-            error = errors.InternalError("the image could not be prepared")
-        analysis.preparation = None
-        if error is not None:
-            analysis.fail(error)
-        elif not analysis.ended:
-            analysis.pictures = pictures
-            self._hold(analysis, _pixel_bytes(pictures))
-            self._scheduler.prepared(analysis)
 
     def _update(self, analysis: Analysis, update: RowUpdate) -> None:
         match update:
@@ -400,8 +361,7 @@ class AnalysesService:
     def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
         """Let go of everything that an ended analysis held."""
         del self._live[analysis.name]
-        self._hold(analysis, 0)
-        analysis.pictures = ()
+        self._release(analysis)
         if analysis.preparation is not None:
             analysis.preparation.cancel()
         log_end(analysis.name, terminal)
@@ -410,9 +370,10 @@ class AnalysesService:
         if not self._live:
             self._idle.set()
 
-    def _hold(self, analysis: Analysis, count: int) -> None:
-        self._admission.bytes_held += count - analysis.bytes_held
-        analysis.bytes_held = count
+    def _release(self, analysis: Analysis) -> None:
+        """Count the analysis's images no longer: it has its pictures, or has ended."""
+        self._admission.bytes_held -= analysis.bytes_held
+        analysis.bytes_held = 0
 
     def _lives(self, names: Iterable[str]) -> dict[str, tuple[str, Progress]]:
         """Return the text and the progress of those that are live."""
@@ -453,10 +414,6 @@ def _alone(analysis: Analysis) -> Generator[None]:
 
 def _crashed(times: int) -> errors.EngineCrashed:
     return errors.EngineCrashed(f"the engine crashed {times} times over this analysis")
-
-
-def _pixel_bytes(pictures: Sequence[Picture]) -> int:
-    return sum(len(picture.pixels) for picture in pictures)
 
 
 def _row_error(update: RowFailed) -> errors.MondrianError:

@@ -15,6 +15,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     """Everything that an analysis needs besides its images, also after a restart of the server.
 
     request: as asked for, without the bytes of the images.
+    image_bytes: what its image files have in all.
     deadline_time_s: when it must end, in seconds since the epoch; None: no limit.
     disconnect_grace_s: how long it goes on when the call that made it has gone; None: it was made detached.
     """
@@ -22,6 +23,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     request: AnalysisRequest
     resolved: Resolved
     image_count: int
+    image_bytes: int = 0
     deadline_time_s: float | None = None
     disconnect_grace_s: float | None = None
 

@@ -37,6 +37,7 @@ class AnalysisServicer:
         grace_s = _grace_s(request)
         with_ids = request.config.token_detail.ids
         name = await self._create(request, deadline_in_s=_deadline_in_s(context), disconnect_grace_s=grace_s)
+        del request  # Its images are in the log now; the stream may last for hours.
         # Each call is a task with a context of its own; whatever it logs from here on carries the name.
         structlog.contextvars.bind_contextvars(analysis=name)
         try:
@@ -113,7 +114,6 @@ class AnalysisServicer:
         if not request.request_id:
             self._analyses.check_room(request.ByteSize() if request.config.images else 0)
         values = to_request(request.config, request_id=request.request_id, caller=LOCAL_CALLER)
-        request.Clear()  # The images live on in `values` alone, and go when they are decoded.
         return await self._analyses.create(values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s)
 
 

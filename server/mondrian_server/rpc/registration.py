@@ -3,6 +3,10 @@
 The generated registration parses requests before a handler sees them, and answers a malformed one with INTERNAL. Here a
 request that cannot be parsed is INVALID_ARGUMENT with the field's name, and every error of `mondrian_server.errors`
 that a handler raises becomes the status it stands for.
+
+Methods are registered as if their callers sent streams, which looks the same on the wire: gRPC for Python reads a
+single request before it calls the handler, and keeps its bytes until the call has ended. Here nobody but the handler
+holds a request, so that one with images is gone when the handler lets it go.
 """
 
 import asyncio
@@ -43,7 +47,7 @@ def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: obje
 
 
 def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
-    make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+    make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return make(
         _with_statuses(handler),
         request_deserializer=_parser(method),
@@ -66,12 +70,19 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message | InvalidRequ
     return parse
 
 
-def _with_statuses(handler: Handler) -> Handler:
-    async def handle(request: Message | InvalidRequest, context: Context) -> Message | None:
+async def _received(context: Context) -> Message:
+    """Return the call's one request; raises InvalidRequest where there is none."""
+    request: object = await context.read()
+    if isinstance(request, Message):
+        return request
+    raise request if isinstance(request, InvalidRequest) else InvalidRequest("the call has no request")
+
+
+def _with_statuses(handler: Handler) -> Callable[[object, Context], Awaitable[Message | None]]:
+    async def handle(_: object, context: Context) -> Message | None:
         try:
-            if isinstance(request, InvalidRequest):
-                raise request
-            return await handler(request, context)
+            # No name for the request: the handler alone is to hold it.
+            return await handler(await _received(context), context)
         except MondrianError as error:
             return await _abort(context, to_status(error))
         except StatusError as error:

@@ -75,7 +75,7 @@ class Settings(BaseModel):
     max_waiting_analyses: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """The most analyses that may wait for a slot."""
     max_waiting_bytes: Annotated[int, Field(ge=MEBIBYTE, le=1024 * GIBIBYTE)] = GIBIBYTE
-    """The most bytes of images that may wait."""
+    """The most bytes of image files of analyses that have not started."""
 
     max_request_images: Annotated[int, Field(ge=0, le=256)] = 8
     """The most images in one request."""

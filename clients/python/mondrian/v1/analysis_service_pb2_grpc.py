@@ -41,7 +41,7 @@ class AnalysisServiceStub(object):
     FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
     FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
+    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
     UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
@@ -110,7 +110,7 @@ class AnalysisServiceServicer(object):
     FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
     FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
+    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
     UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
@@ -236,7 +236,7 @@ class AnalysisService(object):
     FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
     FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
     RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the memory set aside; RetryInfo
+    RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
     UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
     UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
