@@ -245,7 +245,9 @@ async def test_a_list_has_pages_newest_first_and_filters(tmp_path: Path) -> None
         names = [(await create(up, short_config())).name for _ in range(5)]
         for name in names:
             await watched(up, name)
-        active = await create(up, pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=1500)))
+        active = await create(
+            up, pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=1500, min_tokens=1500))
+        )
         first = await up.analyses.ListAnalyses(service_pb.ListAnalysesRequest(page_size=4))
         second = await up.analyses.ListAnalyses(
             service_pb.ListAnalysesRequest(page_size=4, page_token=first.next_page_token)
