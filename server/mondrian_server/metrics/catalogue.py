@@ -124,7 +124,7 @@ READINGS: Sequence[Reading] = (
     Reading("mondrian_analyses_waiting_limit", "The most analyses that may wait.", lambda s: s.limits.max_waiting),
     Reading("mondrian_queue_oldest_seconds", "How long the oldest waiting one has waited.", lambda s: s.oldest_wait_s),
     Reading("mondrian_watchers", "Streams that read the events of an analysis.", lambda s: s.watchers),
-    Reading("mondrian_images_held_bytes", "Images held for active analyses.", lambda s: s.held_bytes),
+    Reading("mondrian_images_held_bytes", "Image files of analyses that have not started.", lambda s: s.held_bytes),
     Reading("mondrian_images_held_limit_bytes", "The most that may be held.", lambda s: s.limits.max_waiting_bytes),
     Reading("mondrian_images_waiting", "Images that wait to be decoded, or are.", lambda s: s.images_waiting),
     Reading("mondrian_engine_slots", "Slots of the engine.", lambda s: s.limits.slots),
