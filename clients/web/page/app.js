@@ -1,0 +1,130 @@
+// @ts-check
+/**
+ * The page: makes its parts and connects them.
+ *
+ * What is shown stands in the address: `#analyses/{id}` is one analysis, an empty one is a new question. So a reload, the
+ * Back button and a link all lead to the same place.
+ */
+
+import { Mondrian, Unauthenticated } from "../mondrian.js";
+import { Compose } from "./compose.js";
+import { byId } from "./elements.js";
+import { History } from "./history.js";
+import { Keeper } from "./keeper.js";
+import { Key } from "./key.js";
+import { Notice } from "./notice.js";
+import { Result } from "./result.js";
+import { Service } from "./service.js";
+import { explanation } from "./words.js";
+
+const key = new Key();
+const keeper = new Keeper();
+const mondrian = new Mondrian({ apiKey: () => key.value, idleTimeoutS: 30 });
+const compose = new Compose();
+const result = new Result(mondrian, keeper, announce);
+const past = new History(mondrian, keeper);
+const service = new Service(mondrian);
+const banner = new Notice(byId("banner"), byId("banner-text"), byId("banner-action"));
+/** What waits for a key. */
+let onceThereIsAKey = () => {};
+
+/** @param {string} text */
+function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/** @param {"compose" | "result"} view */
+function show(view) {
+  byId("compose").hidden = view !== "compose";
+  byId("result").hidden = view !== "result";
+}
+
+/** Show what the address says. */
+function route() {
+  const name = decodeURIComponent(location.hash.slice(1));
+  banner.hide();
+  if (name.startsWith("analyses/")) {
+    show("result");
+    void result.open(name);
+  } else {
+    result.leave();
+    show("compose");
+    document.title = "Mondrian";
+  }
+  past.select(name);
+}
+
+/** @param {import("./keeper.js").Pending} pending */
+function ask(pending) {
+  banner.hide();
+  show("result");
+  scrollTo({ top: 0 });
+  void result.begin(pending);
+}
+
+/** @param {unknown} error */
+function tell(error) {
+  if (error instanceof Unauthenticated) askForKey(error, start);
+}
+
+/**
+ * @param {Unauthenticated} error
+ * @param {() => void} again
+ */
+function askForKey(error, again) {
+  onceThereIsAKey = again;
+  key.ask(key.value ? `The server does not know this key. ${error.message}` : "This server answers to callers with a key.");
+}
+
+/** Ask the server for what the page offers. */
+async function start() {
+  void service.refresh();
+  void past.refresh();
+  try {
+    compose.showAdvisors(await mondrian.advisors({ giveUpAfterS: Infinity }));
+  } catch (error) {
+    if (error instanceof Unauthenticated) askForKey(error, start);
+    else banner.show(`The advisors could not be read. ${explanation(error)}`, { kind: "error", label: "Try again", action: () => location.reload() });
+  }
+}
+
+compose.onAsk = ask;
+result.onStart = (/** @type {string} */ name) => {
+  history.pushState(null, "", `#${name}`);
+  past.select(name);
+  void past.refresh();
+};
+result.onEnd = () => {
+  void past.refresh();
+  void service.refresh();
+};
+result.onRefuse = (/** @type {unknown} */ error, /** @type {import("./keeper.js").Pending} */ pending) => {
+  show("compose");
+  document.title = "Mondrian";
+  compose.refuse(error, pending);
+};
+result.onKeyNeeded = askForKey;
+past.onError = tell;
+past.onDelete = (/** @type {string} */ name) => {
+  if (location.hash === `#${name}`) location.hash = "";
+};
+key.onChange = () => {
+  const again = onceThereIsAKey;
+  onceThereIsAKey = () => {};
+  void start();
+  if (again !== start) again();
+};
+service.onReturn = () => void start();
+byId("again").addEventListener("click", () => {
+  if (location.hash) history.pushState(null, "", location.pathname + location.search);
+  route();
+  compose.focus();
+});
+addEventListener("hashchange", route);
+addEventListener("popstate", route);
+
+const pending = location.hash ? null : await keeper.pending();
+if (pending) ask(pending);
+else route();
+void start();
+void compose.easel.offerSamples(new URL("samples/", document.baseURI).href);

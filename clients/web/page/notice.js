@@ -1,0 +1,63 @@
+// @ts-check
+/** A notice: a line about the connection or an error, with at most one thing to do and a countdown where there is one. */
+
+import { showText } from "./elements.js";
+
+export class Notice {
+  #box;
+  #text;
+  #button;
+  /** @type {(() => void) | null} */
+  #action = null;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #clock;
+
+  /**
+   * @param {HTMLElement} box
+   * @param {HTMLElement} text
+   * @param {HTMLButtonElement} button
+   */
+  constructor(box, text, button) {
+    this.#box = box;
+    this.#text = text;
+    this.#button = button;
+    button.addEventListener("click", () => this.#action?.());
+  }
+
+  /**
+   * @param {string} text
+   * @param {{kind?: "error" | "wait", label?: string, action?: (() => void) | null}} [options]
+   */
+  show(text, { kind = "wait", label = "", action = null } = {}) {
+    clearInterval(this.#clock);
+    this.#box.dataset.kind = kind;
+    this.#action = action;
+    showText(this.#button, action ? label : "");
+    showText(this.#text, text);
+    this.#box.hidden = false;
+  }
+
+  /**
+   * Count down the seconds to another try.
+   * @param {string} why
+   * @param {number} seconds
+   * @param {() => void} retryNow
+   */
+  countDown(why, seconds, retryNow) {
+    const due = Date.now() + seconds * 1000;
+    const tell = () => {
+      const left = Math.ceil((due - Date.now()) / 1000);
+      showText(this.#text, left > 1 ? `${why} Trying again in ${left} s.` : `${why} Trying again.`);
+    };
+    this.show(why, { label: "Try now", action: retryNow });
+    tell();
+    this.#clock = setInterval(tell, 1000);
+  }
+
+  hide() {
+    clearInterval(this.#clock);
+    this.#action = null;
+    this.#box.hidden = true;
+    this.#text.textContent = "";
+  }
+}
