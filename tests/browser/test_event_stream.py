@@ -51,7 +51,7 @@ async def parsed(page: Page, *pieces: bytes) -> dict[str, Any]:
 
 
 async def test_it_reads_every_form_of_a_stream(page: Page) -> None:
-    """Byte order mark, CR, LF, CR LF, comments, several data lines, unknown fields, no data, no end: as the standard."""
+    """Byte order mark, CR, LF, CR LF, comments, several data lines, unknown fields, no data, no end."""
     assert await parsed(page, MESSY.encode()) == {"messages": EXPECTED, "retryMs": 2000}
 
 

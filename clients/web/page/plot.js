@@ -6,6 +6,7 @@
 
 import { makeSvg } from "./elements.js";
 
+const LEAST_BARS = 10;
 const MOST_BARS = 48;
 const FIRST_BAR_MS = 100;
 
@@ -13,6 +14,7 @@ export class Plot {
   #svg;
   #barMs = FIRST_BAR_MS;
   #beginMs = 0;
+  #lastMs = 0;
   /** @type {number[]} */
   #counts = [];
   #isDue = false;
@@ -30,20 +32,37 @@ export class Plot {
   }
 
   /**
-   * @param {number} count tokens
+   * @param {number} count tokens, generated since the last ones
    * @param {Date | null} time when the server recorded them
    */
   add(count, time) {
     const nowMs = time?.getTime() ?? Date.now();
-    if (this.#counts.length === 0) this.#beginMs = nowMs;
-    let bar = Math.max(0, Math.floor((nowMs - this.#beginMs) / this.#barMs));
-    while (bar >= MOST_BARS) {
-      this.#halve();
-      bar = Math.floor((nowMs - this.#beginMs) / this.#barMs);
-    }
-    while (this.#counts.length <= bar) this.#counts.push(0);
-    this.#counts[bar] += count;
+    if (this.#counts.length === 0) this.#beginMs = this.#lastMs = nowMs;
+    while (this.#barOf(nowMs) >= MOST_BARS) this.#halve();
+    this.#spread(count, Math.min(this.#lastMs, nowMs), nowMs);
+    this.#lastMs = nowMs;
     this.#drawSoon();
+  }
+
+  /** @param {number} ms */
+  #barOf(ms) {
+    return Math.max(0, Math.floor((ms - this.#beginMs) / this.#barMs));
+  }
+
+  /**
+   * Lay tokens evenly over the time in which they came.
+   * @param {number} count
+   * @param {number} fromMs
+   * @param {number} toMs
+   */
+  #spread(count, fromMs, toMs) {
+    const last = this.#barOf(toMs);
+    while (this.#counts.length <= last) this.#counts.push(0);
+    for (let bar = this.#barOf(fromMs); bar <= last; bar += 1) {
+      const beginMs = this.#beginMs + bar * this.#barMs;
+      const sharedMs = Math.min(toMs, beginMs + this.#barMs) - Math.max(fromMs, beginMs);
+      this.#counts[bar] += toMs > fromMs ? (count * sharedMs) / (toMs - fromMs) : count;
+    }
   }
 
   #halve() {
@@ -64,7 +83,7 @@ export class Plot {
 
   #draw() {
     const highest = Math.max(1, ...this.#counts);
-    const bars = Math.max(this.#counts.length, 16);
+    const bars = Math.max(this.#counts.length, LEAST_BARS);
     this.#svg.setAttribute("viewBox", `0 0 ${bars} 100`);
     this.#svg.replaceChildren(...this.#counts.map((count, bar) => {
       const height = (100 * count) / highest;
