@@ -47,12 +47,10 @@ class Metrics(Observer, DecodingObserver, RpcObserver):
 
         """
         disable_created_metrics()  # prometheus_client has no other way to leave out when each series began.
-        self._registry = CollectorRegistry()
+        self._registry = _of_process(build)
         self._model = model
         self._output_tokens = 0
         self._gaps = Distribution(catalogue.INTER_TOKEN.buckets)
-        Info("mondrian_build", "Versions of what runs.", registry=self._registry).info(dict(build))
-        ProcessCollector(registry=self._registry)
         self._registry.register(_Collected(self._token_metrics))
         counter, histogram = self._counter, self._histogram
         self._accepted, self._refused = counter(catalogue.ACCEPTED), counter(catalogue.REFUSED)
@@ -203,6 +201,20 @@ class Metrics(Observer, DecodingObserver, RpcObserver):
         model.add_metric([self._model, state.architecture], 1.0)
         yield model
         yield from _process_metrics(state)
+
+
+def process_metrics(build: Mapping[str, str]) -> Callable[[], bytes]:
+    """Return what gives the metrics of a process without a service, such as a gateway alone, in the same format."""
+    registry = _of_process(build)
+    return lambda: generate_latest(registry)
+
+
+def _of_process(build: Mapping[str, str]) -> CollectorRegistry:
+    """Return a registry that tells what runs and, where the platform has /proc, what this process uses."""
+    registry = CollectorRegistry()
+    Info("mondrian_build", "Versions of what runs.", registry=registry).info(dict(build))
+    ProcessCollector(registry=registry)
+    return registry
 
 
 class _Collected(Collector):
