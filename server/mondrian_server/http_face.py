@@ -13,6 +13,7 @@ from mondrian_server.gateway.connection import open_channel
 from mondrian_server.gateway.guard import host_name
 from mondrian_server.gateway.options import GatewayOptions
 from mondrian_server.gateway.serving import Gateway, TlsFiles, gateway
+from mondrian_server.metrics import process_metrics, versions
 from mondrian_server.settings import Settings, embedded_model, embedded_page
 from mondrian_server.signals import let_signals_end_the_process, stop_signal
 
@@ -46,7 +47,8 @@ async def _serve_gateway(
     settings: Settings, target: str, target_ca: bytes | None, announce: Callable[[Gateway], None] | None
 ) -> int:
     stop = stop_signal()
-    async with open_channel(target, ca=target_ca) as channel, http_face(settings, channel) as serving:
+    metrics = process_metrics(versions())
+    async with open_channel(target, ca=target_ca) as channel, http_face(settings, channel, metrics=metrics) as serving:
         if announce:
             announce(serving)
         _log.info("listening", http_port=serving.port)

@@ -1,5 +1,6 @@
 """Metrics: the numbers of a scrape are what callers did and got, whatever the end."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,14 +10,16 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from mondrian_server.metrics import CONTENT_TYPE
 from tests.service.calls import Outcome, Running, eventually, settings_for, started
 from tests.service.files import archive
-from tests.service.scrapes import Scrape, scrape
+from tests.service.scrapes import Scrape, parsed, scrape
 
 LONG = pb.Sampling(max_tokens=1500, min_tokens=1500)
 
@@ -236,3 +239,38 @@ def watched_system_calls() -> Generator[list[str]]:
         yield calls
     finally:
         watching.clear()
+
+
+async def test_a_scrape_over_http_gives_the_service_its_content_type_and_cache_rules(tmp_path: Path) -> None:
+    """The gateway in the server's process serves the numbers of the whole service, as Prometheus asks for them."""
+    async with started(settings_for(tmp_path, http_address="127.0.0.1:0")) as up:
+        assert up.service.gateway is not None
+        await up.ask(asking())
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{up.service.gateway.port}") as http:
+            answer = await http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,*/*"})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == CONTENT_TYPE
+        seen = parsed(answer.content)
+        assert seen.value("mondrian_analyses_accepted_total") == 1
+        assert seen.value("mondrian_engine_state", state="ready") == 1
+
+
+async def test_a_gateway_on_its_own_tells_of_its_own_process(tmp_path: Path) -> None:
+    """Its metrics are what runs and what the process uses; nothing of a service that it only calls."""
+    command = (sys.executable, "-m", "mondrian_server", "gateway", "--target", "127.0.0.1:1")
+    process = await asyncio.create_subprocess_exec(
+        *command, "--http-address", "127.0.0.1:0", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        address = line.rsplit(maxsplit=1)[-1].rstrip("/")
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"{address}/metrics")
+        names = {name for name, _ in parsed(answer.content).samples}
+        assert "mondrian_build_info" in names
+        assert "process_resident_memory_bytes" in names or sys.platform != "linux"
+        assert {name for name in names if not name.startswith("process_")} == {"mondrian_build_info"}
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
