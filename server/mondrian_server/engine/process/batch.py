@@ -1,16 +1,12 @@
 """Batch: the rows that hold a slot, and the operations that move them on. Used by the MLX thread only."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
 
-import mlx.core as mx
-
+from mondrian_server.engine.process import embedding
 from mondrian_server.engine.process.caches import FeatureCache, open_prefix_cache, prefix_salt
-from mondrian_server.engine.process.encoding import image_positions
+from mondrian_server.engine.process.embedding import Features, pieces_to_encode
 from mondrian_server.engine.process.loading import LoadedModel
 from mondrian_server.engine.process.mlx_internals import Emitted, Generator, Watched
-from mondrian_server.engine.process.mlx_typed import arrays
 from mondrian_server.engine.process.preparation import PictureInputs
 from mondrian_server.engine.process.rows import Row
 from mondrian_server.engine.process.sampling import Sampler
@@ -51,11 +47,11 @@ class Batch:
         return bool(self._generator.decoding())
 
     def pictures_to_encode(self, row: Row) -> list[PictureInputs]:
-        """Return the pictures whose features the row must still be given before it can enter."""
+        """Return what must still be encoded for the row before it can enter."""
         if row.uid is not None:
             return []
         scope, missing = row.prepared.submit.cache_scope, list[PictureInputs]()
-        for picture in row.prepared.pictures:
+        for picture in pieces_to_encode(self._model, row):
             if picture.digest in row.features:
                 continue
             cached = self._features.get(scope, picture.digest)
@@ -65,15 +61,15 @@ class Batch:
                 row.features[picture.digest] = cached
         return missing
 
-    def keep_features(self, scope: str, digest: bytes, features: mx.array) -> None:
-        """Keep an encoded picture for the rows of its scope."""
+    def keep_features(self, scope: str, digest: bytes, features: Features) -> None:
+        """Keep what was encoded for the rows of its scope."""
         self._features.put(scope, digest, features)
 
     def enter(self, row: Row) -> None:
         """Queue the row, whose pictures are encoded, for prefill."""
         began = time.monotonic()
         ids = [*row.prepared.ids, *row.tokens]
-        inputs = self._inputs(row, ids)
+        inputs = embedding.inputs(self._model, row, ids)
         row.features.clear()
         if self._prefixes is not None:
             digests = [picture.digest for picture in row.prepared.submit.pictures]
@@ -81,19 +77,6 @@ class Batch:
         row.uid = self._generator.insert(ids, row.prepared.max_tokens - len(row.tokens), inputs)
         self._rows[row.uid] = row
         row.prefill_s += time.monotonic() - began
-
-    def _inputs(self, row: Row, ids: Sequence[int]) -> dict[str, Any]:
-        model, tokens = self._model.model, mx.array([ids])
-        if row.prepared.together is not None:
-            together = arrays(row.prepared.together)
-            pixels = together.pop("pixel_values", None)
-            outputs = model.get_input_embeddings(tokens, pixels, mask=mx.ones_like(tokens), **together)
-            return {name: value for name, value in outputs.to_dict().items() if value is not None}
-        embeddings = model.get_input_embeddings(tokens, None).inputs_embeds
-        if row.prepared.pictures:
-            features = mx.concatenate([row.features[p.digest] for p in row.prepared.pictures])
-            embeddings[0, image_positions(self._model, row.prepared.ids)] = features.astype(embeddings.dtype)
-        return {"inputs_embeds": embeddings}
 
     def prefill(self, row: Row) -> tuple[int, bool]:
         """Compute one chunk of the row's prompt; return the tokens computed and whether the prompt is finished."""

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import mlx.core as mx
-
 from mondrian_server.engine.process.mlx_typed import member
 
 _BLOCK_TOKENS = 16
@@ -15,22 +13,22 @@ _MOST_BLOCKS = 1024  # mlx-vlm 0.7.10 walks through all of them several times fo
 
 
 class FeatureCache:
-    """The least recently used encoded pictures, by scope and pixel digest."""
+    """The most recently used results of encoding, by scope and digest."""
 
     def __init__(self, entries: int):
-        """Keep at most `entries` pictures; 0 keeps none."""
+        """Keep at most `entries` results; 0 keeps none."""
         self._entries = entries
-        self._features: OrderedDict[tuple[str, bytes], mx.array] = OrderedDict()
+        self._features: OrderedDict[tuple[str, bytes], Any] = OrderedDict()
 
-    def get(self, scope: str, digest: bytes) -> mx.array | None:
-        """Return the features of a picture that this scope encoded before."""
+    def get(self, scope: str, digest: bytes) -> Any | None:
+        """Return what this scope encoded before."""
         key = (scope, digest)
         if key in self._features:
             self._features.move_to_end(key)
         return self._features.get(key)
 
-    def put(self, scope: str, digest: bytes, features: mx.array) -> None:
-        """Keep a picture's features."""
+    def put(self, scope: str, digest: bytes, features: Any) -> None:
+        """Keep what was encoded."""
         self._features[scope, digest] = features
         self._features.move_to_end((scope, digest))
         while len(self._features) > self._entries:

@@ -5,15 +5,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from mondrian_server.engine.process.beat import Operations
-from mondrian_server.engine.process.loading import LoadedModel
+from mondrian_server.engine.process.embedding import Features, encode
+from mondrian_server.engine.process.loading import Encodes, LoadedModel
 from mondrian_server.engine.process.mlx_internals import pace_vision
-from mondrian_server.engine.process.mlx_typed import arrays, evaluate
 from mondrian_server.engine.process.preparation import PictureInputs
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Encoded:
     row: int
     scope: str
     digest: bytes
-    features: mx.array | None
+    features: Features | None
     took_s: float
 
 
@@ -56,7 +56,7 @@ class Encoder:
         self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
         on_cpu = mx.default_device().type == mx.DeviceType.cpu
         self._lanes = min(_MOST_LANES, os.cpu_count() or 1) if on_cpu else 0
-        if on_cpu and model.encodes_apart:
+        if on_cpu:
             pace_vision(model.model)
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class Encoder:
     def order(self, row: int, scope: str, picture: PictureInputs) -> None:
         """Have a picture encoded, now or on another thread."""
         order = _Order(row=row, scope=scope, picture=picture)
-        if self._lanes:
+        if self._lanes and self._model.encodes is not Encodes.WHOLE:  # Nobody knows what state an unknown model keeps.
             self._orders.put(order)
         else:
             self._deliver(self._outcome(order))
@@ -92,16 +92,3 @@ class Encoder:
         took_s = time.monotonic() - began
         digest = order.picture.digest
         return Encoded(row=order.row, scope=order.scope, digest=digest, features=features, took_s=took_s)
-
-
-def encode(model: LoadedModel, picture: PictureInputs) -> mx.array:
-    """Run the vision half over one picture and return its features, one for each of its image tokens."""
-    outputs = model.model.get_input_embeddings(mx.array([picture.ids]), **arrays(picture.arrays))
-    features = outputs.inputs_embeds[0, image_positions(model, picture.ids)]
-    evaluate(features)
-    return features
-
-
-def image_positions(model: LoadedModel, ids: Sequence[int]) -> mx.array:
-    """Return where in `ids` image tokens stand."""
-    return mx.array([position for position, i in enumerate(ids) if i == model.image_token])

@@ -1,9 +1,10 @@
 """Loading: a model folder or Hugging Face id becomes a model in memory, with bytes counted on the way."""
 
+import enum
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,30 @@ from mondrian_server.engine.process.vocabulary import Vocabulary, read_vocabular
 from mondrian_server.engine.protocol import EngineConfig, Loading, ModelDescription
 
 _LOG = logging.getLogger(__name__)
-_ENCODES_APART = frozenset({"smolvlm", "idefics3"})
-"""Architectures whose embeddings are the text's with each picture's features in its places, and nothing else."""
+
+
+class Encodes(enum.Enum):
+    """What is encoded at once, so that it can be kept for the next rows, and rows with it stay exact.
+
+    APART: each picture; the embeddings are the text's with the pictures' features in their places, and nothing else.
+    FRAME: the beginning of the prompt, up to the caller's text, with all pictures; what follows is text like any other.
+    WHOLE: all of the prompt, because nothing is known of the architecture. Nothing is kept.
+    """
+
+    APART = enum.auto()
+    FRAME = enum.auto()
+    WHOLE = enum.auto()
+
+
+_ENCODES: Mapping[str, Encodes] = {
+    "smolvlm": Encodes.APART,
+    "idefics3": Encodes.APART,
+    "gemma3": Encodes.FRAME,
+    "llava": Encodes.FRAME,
+    "qwen2_5_vl": Encodes.FRAME,
+    "qwen3_vl": Encodes.FRAME,
+}
+"""The architectures for which tests have shown it."""
 
 _WIDEN_BELOW_BYTES = 4 * 1024**3
 _REPORT_EVERY_S = 0.1
@@ -37,7 +60,7 @@ class LoadedModel:
     config: Any
     vocabulary: Vocabulary
     description: ModelDescription
-    encodes_apart: bool
+    encodes: Encodes
     placeholder: str
     image_token: int | None
     cache_bytes_per_token: int
@@ -69,7 +92,7 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
         config=model.config,
         vocabulary=vocabulary,
         description=_describe(model, config, weights, accepts_images=accepts_images),
-        encodes_apart=model.config.model_type in _ENCODES_APART,
+        encodes=_ENCODES.get(str(model.config.model_type), Encodes.WHOLE),
         placeholder=placeholder if isinstance(placeholder, str) else "",
         image_token=image_token,
         cache_bytes_per_token=_cache_bytes_per_token(model),

@@ -49,6 +49,8 @@ class Watched:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the model."""
+        if options.get("deepstack_visual_embeds") is not None:
+            options |= _deepstack_of_chunk(options, arguments[0].shape[1])
         output = self._model(*arguments, **options)
         if "n_to_process" not in options:  # With it: a chunk of a prompt before the last, whose logits nobody needs.
             self._logits = output.logits if hasattr(output, "logits") else output
@@ -120,7 +122,10 @@ class Generator:
 
     def insert(self, ids: Sequence[int], max_tokens: int, inputs: Mapping[str, Any]) -> int:
         """Queue the one prompt to prefill next and return its uid."""
-        return self._generator.insert([list(ids)], max_tokens=[max_tokens], prompt_kwargs=[dict(inputs)])[0]
+        inputs = dict(inputs)
+        if inputs.get("deepstack_visual_embeds") is not None:
+            inputs["visual_pos_masks"] = _unaligned(inputs["visual_pos_masks"])
+        return self._generator.insert([list(ids)], max_tokens=[max_tokens], prompt_kwargs=[inputs])[0]
 
     def prefill(self) -> Prefilled:
         """Compute one chunk of the queued prompt; the finished row joins the batch at `join`."""
@@ -175,6 +180,26 @@ class Generator:
         running = self._generator._generation_batch
         empty = member("mlx_vlm.generate.ar", "GenerationBatch").empty
         return empty(running.model, running.sampler, running.stop_criteria, compute_logprobs=False)
+
+
+def _unaligned(marks: mx.array) -> mx.array:
+    """Return marks of a prompt's tokens that are one too long for `BatchGenerator` to cut them with the prompt."""
+    return mx.concatenate([marks, mx.zeros((marks.shape[0], 1), dtype=marks.dtype)], axis=1)
+
+
+def _deepstack_of_chunk(options: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """Return the marks of a chunk's visual tokens, and the features that are added at those.
+
+    mlx-vlm 0.7.10 cuts the marks with the prompt but not the features, so that each chunk of a prompt begins with those
+    of the first picture. Delete this, and `_unaligned`, when prefill in chunks gives qwen3_vl the text of prefill at once.
+    """
+    marks = options["visual_pos_masks"]
+    start = int(mx.max(mx.array(options["cache"][0].offset)).item())
+    before = int(marks[:, :start].sum().item())
+    here = marks[:, start : start + tokens]
+    after = before + int(here.sum().item())
+    features = [layer[before:after] for layer in options["deepstack_visual_embeds"]]
+    return {"visual_pos_masks": here, "deepstack_visual_embeds": features if after > before else None}
 
 
 def keep_numpy(processor: Any) -> None:

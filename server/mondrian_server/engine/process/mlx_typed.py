@@ -50,6 +50,11 @@ def change_parameters(model: Any, change: Callable[[mx.array], mx.array]) -> Non
     model.update(member("mlx.utils", "tree_map")(change, model.parameters()))
 
 
+def flatten(value: Any) -> list[mx.array]:
+    """Return the arrays in nested lists and dictionaries, or the array itself."""
+    return [array for _, array in member("mlx.utils", "tree_flatten")(value) if isinstance(array, mx.array)]
+
+
 def arrays(named: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     """Copy named numpy arrays to the device."""
     return {name: to_mlx(array) for name, array in named.items()}

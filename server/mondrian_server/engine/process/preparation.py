@@ -3,6 +3,7 @@
 It makes no mlx call: arrays are numpy here, and the MLX thread takes them from there.
 """
 
+import hashlib
 import logging
 import queue
 import threading
@@ -15,19 +16,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mondrian_server.engine.process.loading import LoadedModel
+from mondrian_server.engine.process.loading import Encodes, LoadedModel
 from mondrian_server.engine.process.prompts import PromptFormat, join_text, splice
 from mondrian_server.engine.protocol import RowFailed, Submit
 from mondrian_server.pictures import Picture
 
 _LOG = logging.getLogger(__name__)
 
+_OF_THE_TEXT_ALONE = frozenset({"attention_mask", "token_type_ids", "mm_token_type_ids"})
+"""What processors tell of each token of the text that they saw, which is not the whole prompt."""
+
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureInputs:
-    """One picture as the model's vision half takes it: its own token ids and arrays."""
+    """Pictures as the vision half takes them: one with its own token ids, or all with the prompt's beginning."""
 
     digest: bytes
     ids: tuple[int, ...]
@@ -38,14 +42,12 @@ class PictureInputs:
 class Prepared:
     """A row that is ready for a slot.
 
-    pictures: each picture apart, where the architecture is known to encode them so.
-    together: the arrays of all pictures, where it is not.
+    pictures: each picture apart, where the architecture is known to encode them so; elsewhere one entry with all.
     """
 
     submit: Submit
     ids: tuple[int, ...]
     pictures: tuple[PictureInputs, ...]
-    together: Arrays | None
     image_tokens: int
     max_tokens: int
     prepare_s: float
@@ -104,23 +106,28 @@ class Preparation:
         if submit.pictures and not self._model.description.accepts_images:
             raise Rejection("INVALID_REQUEST", "The model does not accept images.", "config.images")
         frame = self._format.frame(len(submit.pictures))
-        apart, together = (), None
-        if not submit.pictures or self._model.encodes_apart:
-            apart = tuple(self._picture(picture) for picture in submit.pictures)
-            before = self._with_pictures(frame.before, apart)
+        if not submit.pictures or self._model.encodes is Encodes.APART:
+            pictures = tuple(self._picture(picture) for picture in submit.pictures)
+            before = self._with_pictures(frame.before, pictures)
         else:
-            before, together = self._together(frame.before, submit.pictures)
-        text = self._format.caller_ids(join_text(submit.instructions, submit.prompt))
-        ids = splice([before, text, self._format.template_ids(frame.after, first=False)])
+            pictures = (self._together(frame.before, submit.pictures),)
+            before = list(pictures[0].ids)
+        ids = splice([before, self._caller_ids(submit), self._format.template_ids(frame.after, first=False)])
         return Prepared(
             submit=submit,
             ids=tuple(ids),
-            pictures=apart,
-            together=together,
+            pictures=pictures,
             image_tokens=sum(1 for i in ids if i == self._model.image_token),
             max_tokens=self._room(submit, len(ids)),
             prepare_s=time.monotonic() - began,
         )
+
+    def _caller_ids(self, submit: Submit) -> list[int]:
+        ids = self._format.caller_ids(join_text(submit.instructions, submit.prompt))
+        if self._model.vocabulary.media.isdisjoint(ids):
+            return ids
+        message = "The text spells a media placeholder, which this model cannot read as text."
+        raise Rejection("INVALID_REQUEST", message, "config.prompt")
 
     def _room(self, submit: Submit, prompt_tokens: int) -> int:
         """Return the most tokens that the row may generate."""
@@ -151,13 +158,22 @@ class Preparation:
         ids = tuple(int(i) for i in inputs.pop("input_ids")[0])
         return PictureInputs(digest=picture.digest, ids=ids, arrays=inputs)
 
-    def _together(self, text: str, pictures: tuple[Picture, ...]) -> tuple[list[int], Arrays]:
+    def _together(self, text: str, pictures: tuple[Picture, ...]) -> PictureInputs:
         inputs = self._process(text, list(pictures), markers=self._format.adds_markers)
-        return [int(i) for i in inputs.pop("input_ids")[0]], inputs
+        digest = hashlib.sha256(b"".join(picture.digest for picture in pictures)).digest()
+        return PictureInputs(digest=digest, ids=tuple(int(i) for i in inputs.pop("input_ids")[0]), arrays=inputs)
 
     def _process(self, text: str, pictures: list[Picture], *, markers: bool) -> dict[str, npt.NDArray[Any]]:
         images = [Image.frombytes("RGB", (p.width, p.height), p.pixels) for p in pictures]
-        outputs = self._model.processor(text=[text], images=images, add_special_tokens=markers, return_tensors="np")
+        outputs = self._call_processor(text, images, markers=markers)
         arrays = {name: np.asarray(value) for name, value in outputs.items() if value is not None}
-        arrays.pop("attention_mask", None)
-        return arrays
+        return {name: array for name, array in arrays.items() if name not in _OF_THE_TEXT_ALONE}
+
+    def _call_processor(self, text: str, images: list[Image.Image], *, markers: bool) -> Mapping[str, Any]:
+        process = self._model.processor
+        try:
+            return process(text=[text], images=images, add_special_tokens=markers, return_tensors="np")
+        except TypeError:  # mlx-vlm 0.7.10's llava hands the tokeniser's options to the image processor.
+            outputs = dict(process(text=[text], images=images, return_tensors="np"))
+        surplus = 0 if markers else self._format.count_markers()
+        return outputs | {"input_ids": [list(ids)[surplus:] for ids in outputs["input_ids"]]}

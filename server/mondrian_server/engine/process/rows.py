@@ -1,8 +1,7 @@
 """Rows: the state of one generation inside the engine, from its slot to its closing update."""
 
 from dataclasses import dataclass, field
-
-import mlx.core as mx
+from typing import Any
 
 from mondrian_server.engine.process.preparation import Prepared
 from mondrian_server.engine.process.sampling import RowDraws
@@ -16,7 +15,7 @@ from mondrian_server.events import FinishReason, Stage
 class Row:
     """A row that holds a slot. Changed by the MLX thread only.
 
-    features: its encoded pictures by digest, until it enters the batch.
+    features: what was encoded for it by digest, until it enters the batch.
     history: the token ids of the prompt that the repetition penalty counts: no media and no control tokens.
     rescued_at: how many tokens it had when it was last saved from a failed step.
     """
@@ -26,7 +25,7 @@ class Row:
     draws: RowDraws
     text: TextAssembler
     uid: int | None = None
-    features: dict[bytes, mx.array] = field(default_factory=dict[bytes, mx.array])
+    features: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
     tokens: list[int] = field(default_factory=list[int])
     cached_tokens: int = 0
     prompt_done: int = 0

@@ -1,7 +1,7 @@
 """Warming: one short text and one picture through the real path, so that the first caller waits for no kernel."""
 
 from mondrian_server.engine.process.batch import Batch
-from mondrian_server.engine.process.encoding import encode
+from mondrian_server.engine.process.embedding import encode
 from mondrian_server.engine.process.loading import LoadedModel
 from mondrian_server.engine.process.preparation import Preparation
 from mondrian_server.engine.process.rows import Row, open_row

@@ -1,0 +1,460 @@
+"""Tiny untrained checkpoints of several architectures, in the files that mlx-vlm reads, with nearly flat logits."""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import (
+    save_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
+)
+
+from tests.checkpoints import EMBEDDED
+
+_HIDDEN = 32
+_TEXT: dict[str, Any] = {
+    "hidden_size": _HIDDEN,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 1024,
+    "rope_theta": 10000.0,
+}
+_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_MEANS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelling:
+    """How an architecture's tokeniser spells, its control tokens, and added tokens that count as plain ones."""
+
+    sentencepiece: bool
+    controls: tuple[str, ...]
+    plain: tuple[str, ...] = ()
+    names: Mapping[str, str]
+    template: str
+    turn: str
+    picture: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What the folder of one architecture holds.
+
+    config: the contents of `config.json`, made from the ids of the control tokens and the size of the vocabulary.
+    placeholder: what a caller could type that the model takes for an image; empty where it takes none.
+    """
+
+    name: str
+    spelling: Spelling
+    config: Callable[[Mapping[str, int], int], dict[str, Any]]
+    placeholder: str = ""
+    processor: str = ""
+    preprocessor: Mapping[str, Any] | None = None
+    processor_config: Mapping[str, Any] | None = None
+
+    def frame(self, pictures: int, text: str) -> str:
+        """Return a turn in the chat format, written out by hand: the pictures, then the text."""
+        return self.spelling.turn.format(pictures=self.spelling.picture * pictures, text=text)
+
+
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
+)
+_QWEN = Spelling(
+    sentencepiece=False,
+    controls=(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<|im_end|>",
+    ),
+    plain=("<think>", "</think>"),
+    names={"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
+    template=_CHATML,
+    turn="<|im_start|>user\n{pictures}{text}<|im_end|>\n<|im_start|>assistant\n",
+    picture="<|vision_start|><|image_pad|><|vision_end|>",
+)
+_GEMMA = Spelling(
+    sentencepiece=True,
+    controls=(
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<start_of_turn>",
+        "<start_of_image>",
+        "<end_of_image>",
+        "<image_soft_token>",
+        "<end_of_turn>",
+    ),
+    names={
+        "pad_token": "<pad>",
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    },
+    template=(
+        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{% if m['content'] is string %}"
+        "{{ m['content'] | trim }}{% else %}{% for part in m['content'] %}{% if part['type'] == 'image' %}"
+        "<start_of_image>{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
+        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
+    turn="<start_of_turn>user\n{pictures}{text}<end_of_turn>\n<start_of_turn>model\n",
+    picture="<start_of_image>",
+)
+_VICUNA = Spelling(
+    sentencepiece=True,
+    controls=("<pad>", "<s>", "<unk>", "<image>", "</s>"),
+    names={"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "image_token": "<image>"},
+    template=(
+        "{% for m in messages %}USER: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+        "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+        "{% endif %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    ),
+    turn="USER: {pictures}{text} ASSISTANT:",
+    picture="<image>\n",
+)
+_IDEFICS = Spelling(
+    sentencepiece=False,
+    controls=("<|pad|>", "<|start|>", "<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>"),
+    names={
+        "pad_token": "<|pad|>",
+        "bos_token": "<|start|>",
+        "eos_token": "<end_of_utterance>",
+        "image_token": "<image>",
+        "fake_image_token": "<fake_token_around_image>",
+        "global_image_token": "<global-img>",
+        "end_of_utterance_token": "<end_of_utterance>",
+    },
+    template=(
+        "<|start|>{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}{% if part['type'] == 'image' %}"
+        "<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    ),
+    turn="<|start|>user:{pictures}{text}<end_of_utterance>\nassistant:",
+    picture="<image>",
+)
+
+
+def _qwen_config(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    return {
+        "vocab_size": size,
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "tie_word_embeddings": False,
+    }
+
+
+def _qwen2_5_vl(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    vision = {
+        "model_type": "qwen2_5_vl",
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": _HIDDEN,
+        "num_heads": 2,
+        "patch_size": 8,
+        "spatial_patch_size": 8,
+        "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }
+    rope = {"type": "mrope", "mrope_section": [2, 3, 3]}
+    return _TEXT | _qwen_config(ids, size) | {"vision_config": vision, "rope_scaling": rope}
+
+
+def _qwen3_vl(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    vision = {
+        "model_type": "qwen3_vl",
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": _HIDDEN,
+        "num_heads": 2,
+        "patch_size": 8,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    text = _TEXT | {
+        "model_type": "qwen3_vl_text",
+        "head_dim": 16,
+        "vocab_size": size,
+        "rope_scaling": {"type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True},
+    }
+    return _qwen_config(ids, size) | {"text_config": text, "vision_config": vision}
+
+
+def _gemma3(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    text = _TEXT | {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "vocab_size": size,
+        "sliding_window": 24,
+        "sliding_window_pattern": 2,
+        "mm_tokens_per_image": 4,
+    }
+    return {
+        "text_config": text,
+        "vision_config": _VISION | {"model_type": "siglip_vision_model"},
+        "hidden_size": _HIDDEN,
+        "vocab_size": size,
+        "image_token_index": ids["<image_soft_token>"],
+        "boi_token_index": ids["<start_of_image>"],
+        "eoi_token_index": ids["<end_of_image>"],
+        "pad_token_id": ids["<pad>"],
+        "eos_token_id": [ids["<eos>"], ids["<end_of_turn>"]],
+    }
+
+
+def _llava(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    return {
+        "text_config": _TEXT | {"model_type": "llama", "vocab_size": size},
+        "vision_config": _VISION | {"model_type": "clip_vision_model", "projection_dim": 32},
+        "image_token_index": ids["<image>"],
+        "vocab_size": size,
+        "eos_token_id": ids["</s>"],
+    }
+
+
+def _idefics3(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    return {
+        "text_config": _TEXT | {"model_type": "llama", "vocab_size": size},
+        "vision_config": _VISION | {"model_type": "idefics3_vision"},
+        "scale_factor": 2,
+        "image_token_id": ids["<image>"],
+        "vocab_size": size,
+        "eos_token_id": ids["<end_of_utterance>"],
+    }
+
+
+def _qwen2(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    return _TEXT | {"vocab_size": size, "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": False}
+
+
+_QWEN_IMAGES: dict[str, Any] = _MEANS | {
+    "patch_size": 8,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "min_pixels": 16 * 16,
+    "max_pixels": 64 * 48,
+}
+_SQUARE: dict[str, Any] = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
+_SIDE: dict[str, int] = {"height": 32, "width": 32}
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    one.name: one
+    for one in (
+        Architecture(
+            name="qwen2_5_vl",
+            spelling=_QWEN,
+            config=_qwen2_5_vl,
+            placeholder="<|image_pad|>",
+            processor="Qwen2_5_VLProcessor",
+            preprocessor=_QWEN_IMAGES | {"image_processor_type": "Qwen2VLImageProcessor"},
+        ),
+        Architecture(
+            name="qwen3_vl",
+            spelling=_QWEN,
+            config=_qwen3_vl,
+            placeholder="<|image_pad|>",
+            processor="Qwen3VLProcessor",
+            preprocessor=_QWEN_IMAGES | {"image_processor_type": "Qwen2VLImageProcessor"},
+        ),
+        Architecture(
+            name="gemma3",
+            spelling=_GEMMA,
+            config=_gemma3,
+            placeholder="<image_soft_token>",
+            processor="Gemma3Processor",
+            preprocessor=_SQUARE | _MEANS | {"image_processor_type": "Gemma3ImageProcessor", "size": _SIDE},
+            processor_config={"image_seq_length": 4},
+        ),
+        Architecture(
+            name="llava",
+            spelling=_VICUNA,
+            config=_llava,
+            placeholder="<image>",
+            processor="LlavaProcessor",
+            preprocessor=_SQUARE
+            | _MEANS
+            | {
+                "image_processor_type": "CLIPImageProcessor",
+                "size": {"shortest_edge": 32},
+                "crop_size": _SIDE,
+                "do_center_crop": True,
+            },
+            processor_config={
+                "patch_size": 8,
+                "vision_feature_select_strategy": "default",
+                "num_additional_image_tokens": 1,
+            },
+        ),
+        Architecture(
+            name="idefics3",
+            spelling=_IDEFICS,
+            config=_idefics3,
+            placeholder="<image>",
+            processor="Idefics3Processor",
+            preprocessor=_SQUARE
+            | _MEANS
+            | {
+                "image_processor_type": "Idefics3ImageProcessor",
+                "size": {"longest_edge": 64},
+                "max_image_size": {"longest_edge": 32},
+                "do_image_splitting": True,
+                "do_convert_rgb": True,
+                "do_pad": True,
+            },
+            processor_config={"image_seq_len": 4},
+        ),
+        Architecture(name="qwen2", spelling=_QWEN, config=_qwen2),
+    )
+}
+
+
+def write_architecture(name: str, folder: Path, *, seed: int = 1) -> Path:
+    """Write a checkpoint of an architecture with random weights, and return its folder."""
+    architecture = ARCHITECTURES[name]
+    folder.mkdir(parents=True)
+    ids, size = _write_tokenizer(architecture, folder)
+    config = {"model_type": name} | architecture.config(ids, size)
+    _write(folder / "config.json", config)
+    if architecture.preprocessor is not None:
+        _write(folder / "preprocessor_config.json", architecture.preprocessor)
+        named = {"processor_class": architecture.processor} | dict(architecture.processor_config or {})
+        _write(folder / "processor_config.json", named)
+    random = np.random.default_rng(seed)
+    weights = {key: _drawn(key, shape, random).astype(np.float16) for key, shape in sorted(_shapes(config).items())}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "mlx"})
+    return folder
+
+
+def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of mlx-vlm's own model class."""
+    package: Any = importlib.import_module(f"mlx_vlm.models.{config['model_type']}")
+    copy: Any = json.loads(json.dumps(config))
+    made = package.ModelConfig.from_dict(copy)
+    utils: Any = importlib.import_module("mlx_vlm.utils")
+    made = utils.update_module_configs(made, package, copy, ["text", "vision"])
+    flat: list[tuple[str, Any]] = importlib.import_module("mlx.utils").tree_flatten(package.Model(made).parameters())
+    return {name: tuple(array.shape) for name, array in flat}
+
+
+def _drawn(
+    name: str, shape: Sequence[int], random: np.random.Generator
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    """Return fresh values: norms at 1, biases at 0, the rest with a spread that keeps the logits nearly flat."""
+    if "norm" in name and name.endswith("weight"):
+        return np.ones(shape)
+    if name.endswith("bias"):
+        return np.zeros(shape)
+    return random.normal(0.0, 0.2, shape)
+
+
+def _write_tokenizer(architecture: Architecture, folder: Path) -> tuple[dict[str, int], int]:
+    """Write the tokeniser's files; return the ids of its control tokens and the size of its vocabulary."""
+    spelling = architecture.spelling
+    whole = _sentencepiece(spelling) if spelling.sentencepiece else _byte_level(spelling)
+    _write(folder / "tokenizer.json", whole)
+    named = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": spelling.template,
+        "clean_up_tokenization_spaces": False,
+        **({"processor_class": architecture.processor} if architecture.processor else {}),
+    }
+    _write(folder / "tokenizer_config.json", named | dict(spelling.names))
+    ids = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    return ids, 1 + max(*ids.values(), *whole["model"]["vocab"].values())
+
+
+def _byte_level(spelling: Spelling) -> dict[str, Any]:
+    """Return the embedded model's tokeniser with other control tokens, after its own vocabulary."""
+    whole = json.loads((EMBEDDED / "tokenizer.json").read_text())
+    old = {token["content"] for token in whole["added_tokens"]}
+    vocabulary: dict[str, int] = whole["model"]["vocab"]
+    whole["model"]["vocab"] = {f"unused{n}" if piece in old else piece: n for piece, n in vocabulary.items()}
+    whole["added_tokens"] = _added(spelling, 1 + max(vocabulary.values()))
+    return whole
+
+
+def _sentencepiece(spelling: Spelling) -> dict[str, Any]:
+    """Return a tokeniser in the way of SentencePiece: spaces as `▁`, bytes for what it has no piece for."""
+    pieces = [*spelling.controls, *spelling.plain, *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", *(chr(code) for code in range(33, 127)), "th", "▁th", "▁the", "in", "▁a"]
+    merges = [["t", "h"], ["▁", "th"], ["▁th", "e"], ["i", "n"], ["▁", "a"]]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added(spelling, 0),
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": None,
+        "post_processor": _beginning(spelling),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {piece: number for number, piece in enumerate(pieces)},
+            "merges": merges,
+        },
+    }
+
+
+def _beginning(spelling: Spelling) -> dict[str, Any]:
+    """Return the step that puts the first token before every text that is tokenised with special tokens."""
+    first = spelling.names["bos_token"]
+    one: list[dict[str, Any]] = [{"SpecialToken": {"id": first, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    pair = [*one, {"Sequence": {"id": "B", "type_id": 1}}]
+    tokens = {first: {"id": first, "ids": [spelling.controls.index(first)], "tokens": [first]}}
+    return {"type": "TemplateProcessing", "single": one, "pair": pair, "special_tokens": tokens}
+
+
+def _added(spelling: Spelling, first: int) -> list[dict[str, Any]]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tokens = [*((token, True) for token in spelling.controls), *((token, False) for token in spelling.plain)]
+    return [
+        {"id": first + n, "content": token, "special": special} | plain for n, (token, special) in enumerate(tokens)
+    ]
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content))
