@@ -243,6 +243,13 @@ def _engine_config(settings: Settings) -> EngineConfig:
         max_context_tokens=settings.max_context_tokens,
         vision_cache_entries=settings.vision_cache_entries,
         prefix_cache_bytes=settings.prefix_cache_bytes,
+        kv_bits=settings.kv_cache_bits,
+        kv_group_size=settings.kv_cache_group_size,
+        adapter=str(settings.adapter_path or ""),
+        thinking=settings.thinking,
+        thinking_budget_tokens=settings.thinking_budget_tokens,
+        trust_remote_code=settings.trust_remote_code,
+        download_stall_limit_s=settings.download_stall_limit_s,
     )
 
 

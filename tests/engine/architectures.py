@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import (
+    load_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
     save_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
 )
 
@@ -353,6 +355,31 @@ def write_architecture(name: str, folder: Path, *, seed: int = 1) -> Path:
     weights = {key: _drawn(key, shape, random).astype(np.float16) for key, shape in sorted(_shapes(config).items())}
     save_file(weights, folder / "model.safetensors", metadata={"format": "mlx"})
     return folder
+
+
+def write_insisting(source: Path, folder: Path, token: int) -> Path:
+    """Write a copy of a checkpoint whose logits of one token stand far out, up or down, and return its folder."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    (head,) = (name for name in weights if name.endswith("lm_head.weight"))
+    weights[head] = weights[head].copy()
+    weights[head][token] *= 16
+    save_file(weights, folder / "model.safetensors", metadata={"format": "mlx"})
+    return folder
+
+
+def ids_of_controls(folder: Path) -> dict[str, int]:
+    """Return the ids of a checkpoint's added tokens."""
+    return {token["content"]: token["id"] for token in _tokenizer(folder)["added_tokens"]}
+
+
+def id_of_piece(folder: Path, piece: str) -> int:
+    """Return the id of a piece of a checkpoint's vocabulary."""
+    return _tokenizer(folder)["model"]["vocab"][piece]
+
+
+def _tokenizer(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "tokenizer.json").read_text())
 
 
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,14 @@ from PIL import Image
 from mondrian_server.engine.protocol import RowFailed, Submit
 from mondrian_server.events import Stage
 from mondrian_server.pictures import Picture
-from tests.engine.architectures import ARCHITECTURES, write_architecture
+from tests.engine.architectures import (
+    ARCHITECTURES,
+    id_of_piece,
+    ids_of_controls,
+    write_architecture,
+    write_insisting,
+)
+from tests.engine.checkpoints import write_stumbling
 from tests.engine.engines import Engine, Seen, picture, request
 
 VISUAL = tuple(name for name, one in ARCHITECTURES.items() if one.placeholder)
@@ -96,7 +103,7 @@ def _of_mlx_vlm(folder: Path, prompt: str, pictures: Sequence[Picture], count: i
     """Return what mlx-vlm's own loop for one row generates, greedily, for a prompt in the model's chat format."""
     model, processor = importlib.import_module("mlx_vlm").load(str(folder))
     mx: Any = importlib.import_module("mlx.core")
-    model.update(importlib.import_module("mlx.utils").tree_map(lambda a: a.astype(mx.float32), model.parameters()))
+    model.set_dtype(mx.float32)
     tokenizer = getattr(processor, "tokenizer", processor)
     images = [Image.frombytes("RGB", (p.width, p.height), p.pixels) for p in pictures]
     inputs: dict[str, Any] = dict(processor(text=[prompt], images=images) if images else tokenizer([prompt]))
@@ -133,6 +140,47 @@ def test_typed_control_tokens_are_plain_text(engine: Engine) -> None:
         (row,) = engine.run(request(f"a{typed}", max_tokens=1))
         assert row.done.image_tokens == 0
         assert row.done.prompt_tokens >= plain.done.prompt_tokens + 3
+
+
+@pytest.mark.parametrize("name", VISUAL)
+def test_no_placeholder_is_ever_sampled(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Not even by a model that insists on it."""
+    placeholder = ids_of_controls(checkpoints[name])[ARCHITECTURES[name].placeholder]
+    insisting = write_insisting(checkpoints[name], tmp_path / name, placeholder)
+    with Engine(insisting) as engine:
+        rows = engine.ready().run(*(request(f"row {n}", temperature=1.0, seed=n, max_tokens=40) for n in range(4)))
+    assert sum(len(row.ids) for row in rows) > 40
+    assert placeholder not in {i for row in rows for i in row.ids}
+
+
+@pytest.mark.parametrize("name", VISUAL)
+def test_a_row_that_fails_leaves_its_neighbours_as_they_are(
+    name: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """One row fails in a picture, one in its prompt; the others, before them and after, give what they give alone."""
+    folder = write_stumbling(
+        checkpoints[name],
+        tmp_path / name,
+        picture="pixels.min().item() > 0.99",
+        prompt=f"ids.count({id_of_piece(checkpoints[name], '~')}) > 3",
+    )
+    first, second, third, last = _four(name, 1.0, "good")
+    in_its_picture = request(pictures=(_white(),), cache_scope="bad")
+    in_its_prompt = request("~" * 40, pictures=ALBUM[:1], cache_scope="bad")
+    with Engine(folder, prefill_step_tokens=STEP_TOKENS, trust_remote_code=True) as engine:
+        alone = engine.ready().run_alone(_four(name, 1.0, "alone"))
+        rows = engine.run(first, in_its_picture, second, third, in_its_prompt, last)
+    failed = [rows.pop(4), rows.pop(1)]
+    assert [row.closing for row in failed] == [
+        RowFailed(row=n, reason="GENERATION_FAILED", message="The model failed on this analysis.") for n in (9, 6)
+    ]
+    assert failed[0].stages[-1] is Stage.PREFILL
+    assert failed[1].stages[-1] is Stage.ENCODING
+    assert _ids(rows) == _ids(alone)
+
+
+def _white() -> Picture:
+    return Picture(width=64, height=64, pixels=b"\xff" * (64 * 64 * 3), digest=b"white")
 
 
 def test_a_text_only_model_refuses_pictures(checkpoints: dict[str, Path]) -> None:

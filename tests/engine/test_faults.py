@@ -22,7 +22,7 @@ def test_rows_outlive_a_decode_step_that_fails(untrained: Path, flat: Engine, tm
     requests.append(request("look", pictures=[picture(1)], temperature=1.0, **settings))
     undisturbed = flat.run(*requests)
     stumbling = write_stumbling(untrained, tmp_path / "stumbling", step="n in (12, 25)")
-    with Engine(stumbling, vision_cache_entries=0, prefix_cache_bytes=0) as engine:
+    with Engine(stumbling, trust_remote_code=True, vision_cache_entries=0, prefix_cache_bytes=0) as engine:
         rows = engine.ready().run(*requests)
     assert [row.ids for row in rows] == [row.ids for row in undisturbed]
     assert [row.text for row in rows] == [row.text for row in undisturbed]
@@ -36,7 +36,7 @@ def failing(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Genera
     """An engine that fails on chunks of 100 prompt tokens, and always with more than two rows."""
     folder = tmp_path_factory.mktemp("models") / "failing"
     write_stumbling(untrained, folder, step="rows > 2", prompt="tokens == 100")
-    with Engine(folder, prefill_step_tokens=100) as engine:
+    with Engine(folder, prefill_step_tokens=100, trust_remote_code=True) as engine:
         yield engine.ready()
 
 

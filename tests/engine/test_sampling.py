@@ -65,7 +65,7 @@ def test_samples_follow_the_distribution() -> None:
     """The tokens of many positions come as often as softmax at the row's temperature says."""
     logits, temperature, draws = _logits(1, spread=1.5), 0.8, 20_000
     settings = _settings(temperature=temperature, seed=7)
-    rows = [RowDraws(settings, history=(), offset=offset) for offset in range(draws)]
+    rows = [RowDraws(settings, history=(), tokens=range(offset)) for offset in range(draws)]
     tokens = Table(rows).draw(np.repeat(logits, draws, axis=0), [0] * draws)
     logits[0, MEDIA] = -np.inf
     expected = _softmax(logits[0] / temperature) * draws
@@ -93,7 +93,7 @@ def test_filters_keep_the_right_tokens() -> None:
     logits[0, MEDIA] = -30.0
     for case in cases:
         settings = _settings(temperature=1.3, seed=11, **case)
-        rows = [RowDraws(settings, history=(), offset=offset) for offset in range(4000)]
+        rows = [RowDraws(settings, history=(), tokens=range(offset)) for offset in range(4000)]
         tokens = set(Table(rows).draw(np.repeat(logits, len(rows), axis=0), [0] * len(rows)))
         allowed = _allowed(logits[0], settings)
         assert tokens <= allowed
@@ -149,7 +149,7 @@ def test_randomness_is_a_function_of_seed_and_position() -> None:
     logits = _logits(1, seed=5)
     whole, other = (RowDraws(_settings(temperature=1.0, seed=seed), history=()) for seed in (3, 4))
     tokens = [Table([whole]).draw(logits, [position])[0] for position in range(30)]
-    resumed = RowDraws(_settings(temperature=1.0, seed=3), history=(), offset=10)
+    resumed = RowDraws(_settings(temperature=1.0, seed=3), history=(), tokens=range(10))
     assert [Table([resumed]).draw(logits, [position])[0] for position in range(20)] == tokens[10:]
     assert [Table([other]).draw(logits, [position])[0] for position in range(30)] != tokens
     assert len(set(tokens)) > 5

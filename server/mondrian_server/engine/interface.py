@@ -34,6 +34,7 @@ class EngineStatus:
     killed_from_outside: bool = False
     slots_in_use: int = 0
     peak_memory_bytes: int = 0
+    active_memory_bytes: int = 0
 
 
 class Engine(Protocol):

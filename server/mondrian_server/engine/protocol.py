@@ -22,6 +22,11 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     prefill_step_tokens: prompt tokens computed between two decode steps.
     max_context_tokens: a bound below the model's own; 0: the model's own.
     vision_cache_entries, prefix_cache_bytes: sizes of the two caches; 0 turns one off.
+    kv_bits, kv_group_size: how keys and values are quantised; 0 bits: not at all.
+    adapter: the folder of a LoRA adapter; empty: none.
+    thinking, thinking_budget_tokens: whether the model thinks before it answers, and for how many tokens; 0: any.
+    trust_remote_code: whether Python files that come with the model are run.
+    download_stall_limit_s: how long a download may bring nothing.
     beat_interval_s: seconds between two `Beat` frames.
     """
 
@@ -31,6 +36,13 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     max_context_tokens: int = 0
     vision_cache_entries: int = 64
     prefix_cache_bytes: int = 256 * 1024 * 1024
+    kv_bits: int = 0
+    kv_group_size: int = 64
+    adapter: str = ""
+    thinking: bool = False
+    thinking_budget_tokens: int = 0
+    trust_remote_code: bool = False
+    download_stall_limit_s: float = 120.0
     beat_interval_s: float = 0.25
 
 
@@ -89,7 +101,13 @@ ToEngine: TypeAlias = Configure | Submit | Cancel
 
 
 class ModelDescription(Struct, frozen=True, kw_only=True):
-    """What the engine knows of its model. `context_tokens` counts prompt and output together."""
+    """What the engine knows of its model, and how it runs it.
+
+    context_tokens: counts prompt and output together.
+    quantization_bits, kv_bits: of the weights, and of keys and values; 0: not quantised.
+    adapter: the name of the adapter's folder; empty: none.
+    runs_own_code: whether Python files that come with the model may run.
+    """
 
     architecture: str
     context_tokens: int
@@ -98,21 +116,32 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     weights_bytes: int
     quantization_bits: int
     accepts_images: bool
+    kv_bits: int = 0
+    kv_group_size: int = 0
+    adapter: str = ""
+    thinking: bool = False
+    thinking_budget_tokens: int = 0
+    runs_own_code: bool = False
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag=True):
-    """The model is being loaded or warmed up: bytes done and in all."""
+    """The model is being downloaded, loaded or warmed up: bytes done and in all.
+
+    downloading: whether these are bytes of the network. They come only when there are more than before.
+    """
 
     message: str
     done_bytes: int
     total_bytes: int
+    downloading: bool = False
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag=True):
-    """The model is loaded and warm. `peak_memory_bytes` is the most memory that MLX used for that."""
+    """The model is loaded and warm. The bytes are the memory that MLX uses, and the most that it has used."""
 
     model: ModelDescription
     peak_memory_bytes: int = 0
+    active_memory_bytes: int = 0
 
 
 class LoadFailed(Struct, frozen=True, kw_only=True, tag=True):
@@ -197,12 +226,13 @@ class Step(Struct, frozen=True, kw_only=True, tag=True):
 
     rows: the updates, in order.
     slots_in_use: rows that hold a slot after the step.
-    peak_memory_bytes: the most memory that MLX has used in this process.
+    peak_memory_bytes, active_memory_bytes: the most memory that MLX has used in this process, and what it uses now.
     """
 
     rows: tuple[RowUpdate, ...]
     slots_in_use: int
     peak_memory_bytes: int
+    active_memory_bytes: int = 0
 
 
 FromEngine: TypeAlias = Loading | Ready | LoadFailed | Beat | Step

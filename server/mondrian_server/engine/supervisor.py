@@ -44,7 +44,7 @@ class SupervisionLimits:
 
     beat_timeout_s: silence after which a running engine counts as hung.
     operation_limit_s: the longest that one operation of a loaded engine may take; idleness without rows is none.
-    load_limit_s: the longest that start and load may take.
+    load_limit_s: the longest that start and load may take, once nothing more is downloaded.
     backoff_s, backoff_max_s: the first and the longest pause before the engine is started again.
     """
 
@@ -78,6 +78,7 @@ class EngineSupervisor:
         self._status = EngineStatus(state=EngineState.LOADING)
         self._ever_ready = False
         self._started_at = 0.0
+        self._downloaded_at = 0.0
         self._silence_s = 0.0
         self._neglects_since: float | None = None
         self.pid: int | None = None
@@ -167,11 +168,16 @@ class EngineSupervisor:
                 self._check(frame)
             case Step():
                 self._status = replace(
-                    self._status, slots_in_use=frame.slots_in_use, peak_memory_bytes=frame.peak_memory_bytes
+                    self._status,
+                    slots_in_use=frame.slots_in_use,
+                    peak_memory_bytes=frame.peak_memory_bytes,
+                    active_memory_bytes=frame.active_memory_bytes,
                 )
                 if self._listener:
                     self._listener.engine_step(frame)
             case Loading():
+                if frame.downloading:
+                    self._downloaded_at = asyncio.get_running_loop().time()
                 self._change(loading=frame)
             case Ready():
                 self._ever_ready = True
@@ -181,8 +187,11 @@ class EngineSupervisor:
                     loading=None,
                     failures=0,
                     peak_memory_bytes=frame.peak_memory_bytes,
+                    active_memory_bytes=frame.active_memory_bytes,
                 )
                 _log.info("engine is ready", pid=self.pid, model=frame.model.architecture)
+                if frame.model.runs_own_code:
+                    _log.warning("the model's own Python code may run, because trust_remote_code is set", pid=self.pid)
             case LoadFailed():
                 if not self._ever_ready:
                     raise StartupError(frame.message)
@@ -194,9 +203,13 @@ class EngineSupervisor:
         if self._status.state is EngineState.READY:
             took_s, limit_s = self._worked_s(beat), self._limits.operation_limit_s
         else:
-            took_s, limit_s = self._lived_s(), self._limits.load_limit_s
+            took_s, limit_s = self._loaded_for_s(), self._limits.load_limit_s
         if took_s > limit_s:
             raise _EngineEnded(f"spent {took_s:.1f} s on {beat.operation!r}")
+
+    def _loaded_for_s(self) -> float:
+        """Return how long the engine has loaded, from its start or from the last bytes that it downloaded."""
+        return asyncio.get_running_loop().time() - max(self._started_at, self._downloaded_at)
 
     def _worked_s(self, beat: Beat) -> float:
         """Return how long the operation has lasted, or the engine has done nothing for the rows that it holds."""
@@ -221,6 +234,7 @@ class EngineSupervisor:
             killed_from_outside=killed,
             loading=None,
             slots_in_use=0,
+            active_memory_bytes=0,
         )
         if self._listener:
             self._listener.engine_lost()

@@ -45,6 +45,29 @@ def home_expanded(path: Path) -> Path:
         raise ValueError("names a home folder that does not exist") from error
 
 
+def bits_of_keys_and_values(bits: int) -> int:
+    """Return the bits of the key-value cache as given; raises ValueError for what MLX cannot pack."""
+    if bits not in (0, 2, 3, 4, 6, 8):
+        raise ValueError("must be 0, 2, 3, 4, 6 or 8")
+    return bits
+
+
+def group_of_keys_and_values(size: int) -> int:
+    """Return the group size of the key-value cache as given; raises ValueError for one that MLX does not know."""
+    if size not in (32, 64, 128):
+        raise ValueError("must be 32, 64 or 128")
+    return size
+
+
+def no_draft_model(name: str) -> str:
+    """Return the empty name; raises ValueError for every other."""
+    if name:
+        raise ValueError(
+            "cannot be used: in mlx-vlm 0.7.10 no analysis can join a batch that a draft model speculates for"
+        )
+    return name
+
+
 def derived_model_id(validated: Mapping[str, Any]) -> str:
     """Return a resource id for the model: the last component of its path or name, made URL-safe."""
     model = validated.get("model")

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mondrian_server.settings.checks import derived_model_id, home_expanded, loopback_address, loopback_address_or_none
+from mondrian_server.settings.checks import (
+    bits_of_keys_and_values,
+    derived_model_id,
+    group_of_keys_and_values,
+    home_expanded,
+    loopback_address,
+    loopback_address_or_none,
+    no_draft_model,
+)
 from mondrian_server.settings.embedded import embedded_model
 from mondrian_server.settings.lists import Names
 
@@ -105,6 +113,23 @@ class Settings(BaseModel):
     prefix_cache_bytes: Bytes = 256 * MEBIBYTE
     """Memory in which the engine keeps the computed starts of prompts. 0: none."""
 
+    kv_cache_bits: Annotated[int, AfterValidator(bits_of_keys_and_values)] = 0
+    """Bits of a key or value in the engine's memory of what it has read: 2, 3, 4, 6 or 8. 0: not quantised."""
+    kv_cache_group_size: Annotated[int, AfterValidator(group_of_keys_and_values)] = 64
+    """Numbers that share a scale, where keys and values are quantised: 32, 64 or 128; divides the model's head size."""
+    adapter_path: Folder | None = None
+    """The folder of a LoRA adapter for the model."""
+    draft_model: Annotated[str, AfterValidator(no_draft_model)] = ""
+    """Refused: mlx-vlm cannot let analyses join a batch that speculates with a draft model."""
+    thinking: bool = False
+    """Whether a model that can think before it answers does so. What it thinks is part of the text."""
+    thinking_budget_tokens: Annotated[int, Field(ge=0, le=1 << 24)] = 0
+    """After so many tokens a model that still thinks is made to answer. 0: it thinks as long as it likes."""
+    trust_remote_code: bool = False
+    """Whether Python files that come with the model are run. They can do whatever this user can."""
+    download_stall_limit_s: Seconds = 120.0
+    """How long the download of a model may bring nothing before it is given up. What has come is kept."""
+
     token_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.1
     """How long tokens are collected before they are sent, where the request does not say. 0: each engine step."""
     progress_interval_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 5.0
@@ -117,7 +142,7 @@ class Settings(BaseModel):
     engine_operation_limit_s: Seconds = 60.0
     """The longest that one operation of the engine may take, such as a decode step or the encoding of a picture."""
     engine_load_limit_s: Seconds = 600.0
-    """The longest that loading and warming the model may take."""
+    """The longest that loading and warming the model may take, once nothing more is downloaded."""
     engine_restart_backoff_s: Seconds = 0.5
     """The pause before a lost engine is started again; doubled after each failure in a row."""
     engine_restart_backoff_max_s: Seconds = 30.0

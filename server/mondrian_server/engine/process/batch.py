@@ -27,6 +27,7 @@ class Batch:
             self._language.last_logits,
             forbidden=sorted(model.vocabulary.media),
             ends=sorted(model.vocabulary.ends),
+            budget=model.budget,
         )
         self._rows: dict[int, Row] = {}
         self._generator = self._new_generator()
@@ -39,6 +40,8 @@ class Batch:
             slots=self._config.slots,
             step_tokens=self._config.prefill_step_tokens,
             prefix_cache=self._prefixes,
+            kv_bits=self._config.kv_bits,
+            kv_group_size=self._config.kv_group_size,
         )
 
     @property

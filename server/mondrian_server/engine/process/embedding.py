@@ -69,9 +69,7 @@ def _continued(model: LoadedModel, beginning: Mapping[str, Any], ids: Sequence[i
     """Return the inputs of a prompt whose first `known` tokens, all pictures among them, are encoded."""
     rest = _embed(model, ids[known:], {})["inputs_embeds"]
     embeddings = beginning["inputs_embeds"]
-    inputs = dict(beginning) | {
-        "inputs_embeds": mx.concatenate([embeddings, rest.astype(embeddings.dtype)], axis=1)
-    }
+    inputs = dict(beginning) | {"inputs_embeds": mx.concatenate([embeddings, rest.astype(embeddings.dtype)], axis=1)}
     inputs.pop("attention_mask_4d", None)  # All ones, and mlx-vlm 0.7.10's language models take none by this name.
     if (places := inputs.get("position_ids")) is not None:
         delta: Any = inputs["rope_deltas"]

@@ -35,7 +35,8 @@ def serve(
     except LoadError as error:
         outbox.send(LoadFailed(message=str(error)))
         return 1
-    outbox.send(Ready(model=model.description, peak_memory_bytes=mx.get_peak_memory()))
+    peak, active = mx.get_peak_memory(), mx.get_active_memory()
+    outbox.send(Ready(model=model.description, peak_memory_bytes=peak, active_memory_bytes=active))
     preparation.start()
     encoder.start()
     Loop(config, batch, encoder, model.vocabulary, letters, outbox, operations, held).run()

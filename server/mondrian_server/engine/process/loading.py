@@ -11,9 +11,13 @@ from typing import Any
 
 import mlx.core as mx
 
+from mondrian_server.engine.process.hub import find
 from mondrian_server.engine.process.layout import lay_out_for_cpu
 from mondrian_server.engine.process.mlx_internals import keep_numpy
 from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate, member, parameters
+from mondrian_server.engine.process.prompts import PromptFormat, read_format
+from mondrian_server.engine.process.remote_code import asks_for_trust, refuse_remote_code
+from mondrian_server.engine.process.thinking import Budget, read_budget
 from mondrian_server.engine.process.vocabulary import Vocabulary, read_vocabulary
 from mondrian_server.engine.protocol import EngineConfig, Loading, ModelDescription
 
@@ -43,6 +47,7 @@ _ENCODES: Mapping[str, Encodes] = {
 }
 """The architectures for which tests have shown it."""
 
+_PATH_STARTS = ("./", "../", "~")
 _WIDEN_BELOW_BYTES = 4 * 1024**3
 _REPORT_EVERY_S = 0.1
 
@@ -60,6 +65,8 @@ class LoadedModel:
     config: Any
     vocabulary: Vocabulary
     description: ModelDescription
+    format: PromptFormat
+    budget: Budget | None
     encodes: Encodes
     placeholder: str
     image_token: int | None
@@ -70,19 +77,30 @@ def load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel
     """Load the model that `config` names, telling `report` how far it has come; raises `LoadError`."""
     try:
         return _load(config, report)
+    except LoadError:
+        raise
     except Exception as error:
         _LOG.debug("loading failed", exc_info=True)
         raise LoadError(_explain(config.model, error)) from error
 
 
 def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedModel:
+    _check_adapter(config.adapter)
+    folder = _find(config, report)
     report(Loading(message=f"Loading {config.model}...", done_bytes=0, total_bytes=0))
-    model, processor = member("mlx_vlm", "load")(config.model, lazy=True)
+    trusted = config.trust_remote_code
+    if not trusted:
+        refuse_remote_code(folder)
+    model, processor = member("mlx_vlm", "load")(
+        str(folder), adapter_path=config.adapter or None, lazy=True, trust_remote_code=trusted
+    )
+    _check_kv_groups(model.config, config)
     _widen_on_cpu(model)
     weights = _evaluate(model, report)
     lay_out_for_cpu(model)
     keep_numpy(processor)
     vocabulary = read_vocabulary(processor, model.config)
+    chat = read_format(processor, model.config, thinking=config.thinking)
     image_token = _image_token(model.config)
     placeholder = getattr(processor, "image_token", None)
     accepts_images = image_token is not None and isinstance(placeholder, str)
@@ -92,11 +110,39 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
         config=model.config,
         vocabulary=vocabulary,
         description=_describe(model, config, weights, accepts_images=accepts_images),
+        format=chat,
+        budget=read_budget(chat.tokenizer, chat.frame(0).after, config.thinking_budget_tokens),
         encodes=_ENCODES.get(str(model.config.model_type), Encodes.WHOLE),
         placeholder=placeholder if isinstance(placeholder, str) else "",
         image_token=image_token,
         cache_bytes_per_token=_cache_bytes_per_token(model),
     )
+
+
+def _find(config: EngineConfig, report: Callable[[Loading], None]) -> Path:
+    """Return the folder of the model, downloading it if it is a Hugging Face id."""
+    folder = Path(config.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or config.model.startswith(_PATH_STARTS):
+        raise LoadError(f"The model folder {config.model} does not exist.")
+    return find(config.model, code=config.trust_remote_code, stall_limit_s=config.download_stall_limit_s, report=report)
+
+
+def _check_adapter(adapter: str) -> None:
+    """Raise LoadError where there is no adapter of that name."""
+    if adapter and not Path(adapter).is_dir():
+        raise LoadError(f"adapter_path: the folder {adapter} does not exist.")
+    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+        raise LoadError(f"adapter_path: the folder {adapter} holds no adapter, because it has no adapter_config.json.")
+
+
+def _check_kv_groups(model: Any, config: EngineConfig) -> None:
+    """Raise LoadError where keys and values cannot be quantised in groups of that size."""
+    size = _head_size(model)
+    if config.kv_bits and size % config.kv_group_size:
+        groups = f"kv_cache_group_size is {config.kv_group_size}"
+        raise LoadError(f"{groups}, and must divide the head size of the model {config.model}, which is {size}.")
 
 
 def _widen_on_cpu(model: Any) -> None:
@@ -133,6 +179,12 @@ def _describe(model: Any, config: EngineConfig, weights: int, *, accepts_images:
         weights_bytes=weights,
         quantization_bits=bits,
         accepts_images=accepts_images,
+        kv_bits=config.kv_bits,
+        kv_group_size=config.kv_group_size if config.kv_bits else 0,
+        adapter=Path(config.adapter).name,
+        thinking=config.thinking,
+        thinking_budget_tokens=config.thinking_budget_tokens,
+        runs_own_code=config.trust_remote_code,
     )
 
 
@@ -165,13 +217,17 @@ def _cache_bytes_per_token(model: Any) -> int:
     language = model.language_model
     text = getattr(model.config, "text_config", model.config)
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 1)
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * 4 * len(language.layers) * int(heads) * int(size)
+    return 2 * 4 * len(language.layers) * int(heads) * _head_size(model.config)
+
+
+def _head_size(config: Any) -> int:
+    text = getattr(config, "text_config", config)
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
 def _explain(model: str, error: Exception) -> str:
-    if not Path(model).exists() and (Path(model).is_absolute() or model.startswith(("./", "../", "~"))):
-        return f"The model folder {model} does not exist."
+    if asks_for_trust(error):
+        return f"The model {model} cannot be loaded: it needs Python code of its own; see trust_remote_code."
     if isinstance(error, json.JSONDecodeError):
         return f"The model {model} cannot be loaded: a configuration file is not JSON: {one_line(error)}"
     return f"The model {model} cannot be loaded: {one_line(error)}"

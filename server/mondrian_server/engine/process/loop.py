@@ -250,7 +250,9 @@ class Loop:
     def _flush(self) -> None:
         if self._updates:
             rows, self._updates = tuple(self._updates), []
-            self._outbox.send(Step(rows=rows, slots_in_use=len(self._slots), peak_memory_bytes=mx.get_peak_memory()))
+            peak, active = mx.get_peak_memory(), mx.get_active_memory()
+            slots = len(self._slots)
+            self._outbox.send(Step(rows=rows, slots_in_use=slots, peak_memory_bytes=peak, active_memory_bytes=active))
 
 
 def _failed(row: Row) -> RowFailed:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from mondrian_server.engine.process.mlx_typed import evaluate, member
+from mondrian_server.engine.process.mlx_typed import evaluate, flatten, member, to_numpy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +75,43 @@ class _Paced:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         output = self._layer(*arguments, **options)
-        evaluate(output)
+        evaluate(*flatten(output))
         return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
 
 
 def pace_vision(model: Any) -> None:
-    """Make a model of SmolVLM's kind compute its vision half layer by layer.
+    """Make a model compute its vision half layer by layer, where its layers are found.
 
     mlx 0.32 lets no thread go on that has anything to compute while about a hundred operations are under way in the
     whole process. A picture is more than that, so a thread that encodes one at once holds up every decode step.
     """
-    encoder = model.vision_model.encoder
-    encoder.layers = [_Paced(layer) for layer in encoder.layers]
+    tower = getattr(model, "vision_tower", None) or getattr(model, "vision_model", None)
+    tower = getattr(tower, "vision_model", tower)
+    for owner, name in ((getattr(tower, "encoder", None), "layers"), (tower, "blocks")):
+        if isinstance(layers := getattr(owner, name, None), list):
+            setattr(owner, name, [_Paced(layer) for layer in cast("list[Any]", layers)])
 
 
 class Generator:
     """A `BatchGenerator` whose decode steps and prefill chunks are separate calls. One row is prefilled at a time."""
 
-    def __init__(self, model: Any, processor: Any, sampler: Any, *, slots: int, step_tokens: int, prefix_cache: Any):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        sampler: Any,
+        *,
+        slots: int,
+        step_tokens: int,
+        prefix_cache: Any,
+        kv_bits: int,
+        kv_group_size: int,
+    ):
         """Build on the thread that will make every call: mlx streams are thread-local."""
+        quantised = {"kv_bits": kv_bits, "kv_group_size": kv_group_size} if kv_bits else {}
         # Typed Any: every use below is of a private or an untyped part.
         self._generator: Any = member("mlx_vlm.generate.ar", "BatchGenerator")(
             model,
@@ -104,6 +122,7 @@ class Generator:
             prefill_step_size=step_tokens,
             compute_logprobs=False,
             apc_manager=prefix_cache,
+            **quantised,
         )
         self._fresh: list[Any] = []
 
@@ -191,14 +210,13 @@ def _deepstack_of_chunk(options: Mapping[str, Any], tokens: int) -> dict[str, An
     """Return the marks of a chunk's visual tokens, and the features that are added at those.
 
     mlx-vlm 0.7.10 cuts the marks with the prompt but not the features, so that each chunk of a prompt begins with those
-    of the first picture. Delete this, and `_unaligned`, when prefill in chunks gives qwen3_vl the text of prefill at once.
+    of the first picture. Delete this and `_unaligned` when qwen3_vl gives the same text in chunks and at once.
     """
-    marks = options["visual_pos_masks"]
-    start = int(mx.max(mx.array(options["cache"][0].offset)).item())
-    before = int(marks[:, :start].sum().item())
-    here = marks[:, start : start + tokens]
-    after = before + int(here.sum().item())
+    marks = to_numpy(options["visual_pos_masks"])
+    start = int(to_numpy(mx.array(options["cache"][0].offset)).max())
+    before, after = int(marks[:, :start].sum()), int(marks[:, : start + tokens].sum())
     features = [layer[before:after] for layer in options["deepstack_visual_embeds"]]
+    here = options["visual_pos_masks"][:, start : start + tokens]
     return {"visual_pos_masks": here, "deepstack_visual_embeds": features if after > before else None}
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mondrian_server.engine.process.loading import Encodes, LoadedModel
-from mondrian_server.engine.process.prompts import PromptFormat, join_text, splice
+from mondrian_server.engine.process.prompts import join_text, splice
 from mondrian_server.engine.protocol import RowFailed, Submit
 from mondrian_server.pictures import Picture
 
@@ -78,7 +78,7 @@ class Preparation:
     ):
         """Prepare the rows in `waiting` for `model` and call `deliver`, on the preparation thread, with each."""
         self._model = model
-        self._format = PromptFormat(model.processor, model.config)
+        self._format = model.format
         self._deliver = deliver
         self._waiting = waiting
 

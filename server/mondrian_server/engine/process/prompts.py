@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mondrian_server.engine.process.mlx_typed import member
+from mondrian_server.engine.process.thinking import END, ThinkingError
 
 _SENTINEL = "\ue000mondrian\ue001"
 
@@ -31,14 +32,14 @@ class PromptFormat:
         self._processor = processor
         self._config = config
         self._thinking = thinking
-        self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._tokenize_plainly = plain_tokeniser(self._tokenizer)
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self._tokenize_plainly = plain_tokeniser(self.tokenizer)
         wanted = bool(member("mlx_vlm.utils", "should_add_special_tokens")(config.model_type, processor))
         self.adds_markers = wanted and not self._begins_with_marker()
 
     def _begins_with_marker(self) -> bool:
         """Whether the template itself writes the token with which texts begin, so that the tokeniser must not."""
-        first = self._tokenizer.bos_token
+        first = self.tokenizer.bos_token
         return isinstance(first, str) and self.frame(0).before.startswith(first)
 
     @functools.cache  # noqa: B019 # one object for the life of the process, at most nine entries
@@ -67,16 +68,25 @@ class PromptFormat:
 
     def count_markers(self) -> int:
         """Return how many tokens the tokeniser puts before a text by itself."""
-        return len(self._tokenizer("")["input_ids"])
+        return len(self.tokenizer("")["input_ids"])
 
     @functools.cache  # noqa: B019 # as above: keyed by texts of frames
     def template_ids(self, text: str, *, first: bool) -> tuple[int, ...]:
         """Tokenise a part of a frame; `first`: it begins the prompt."""
-        return tuple(self._tokenizer(text, add_special_tokens=first and self.adds_markers)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=first and self.adds_markers)["input_ids"])
 
     def caller_ids(self, text: str) -> list[int]:
         """Tokenise text that a caller wrote: control tokens in it are plain text."""
         return self._tokenize_plainly(text) if text else []
+
+
+def read_format(processor: Any, config: Any, *, thinking: bool) -> PromptFormat:
+    """Return the chat format of a loaded model; raises ThinkingError if it knows no thinking, and should think."""
+    chat = PromptFormat(processor, config, thinking=thinking)
+    ready = not thinking or END in chat.tokenizer.get_vocab()
+    if not ready and chat.frame(0) == PromptFormat(processor, config).frame(0):
+        raise ThinkingError("thinking is set, and its chat template knows no thinking")
+    return chat
 
 
 def plain_tokeniser(tokenizer: Any) -> Callable[[str], list[int]]:

@@ -49,8 +49,8 @@ class Row:
         self.prompt_done = 0
         self.draws = RowDraws(
             self.prepared.submit.sampling,
-            history=(*self.history, *self.tokens),
-            offset=len(self.tokens),
+            history=self.history,
+            tokens=tuple(self.tokens),
             details=self.prepared.submit.details,
         )
 

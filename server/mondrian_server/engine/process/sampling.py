@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mondrian_server.engine.process.filters import Filters
 from mondrian_server.engine.process.mlx_typed import evaluate_later, gumbel, to_mlx, to_numpy
+from mondrian_server.engine.process.thinking import Budget, Thoughts
 from mondrian_server.engine.protocol import RowSampling
 
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -41,16 +42,20 @@ class RowDraws:
     """One row's sampling: its settings, its history, and where its newest log-probabilities stand.
 
     `offset` is the position of the row's first token here: 0, or for a continuation the number of tokens before.
-    `history` holds the token ids that the repetition penalty counts before that token.
+    `history` holds the token ids of the prompt that the repetition penalty counts, beside those tokens.
     """
 
-    def __init__(self, sampling: RowSampling, *, history: Sequence[int], offset: int = 0, details: bool = False):
-        """Begin before the first token."""
+    def __init__(
+        self, sampling: RowSampling, *, history: Sequence[int], tokens: Sequence[int] = (), details: bool = False
+    ):
+        """Begin after `tokens`, which were generated before."""
         self.sampling = sampling
-        self.offset = offset
+        self.tokens = tokens
+        self.offset = len(tokens)
         self.details = details
         self.history = history
         self.seen: mx.array | None = None
+        self.thinking: mx.array | None = None
         self._now: tuple[Draw, int] | None = None
         self._next: tuple[Draw, int] | None = None
 
@@ -77,10 +82,19 @@ class Sampler:
         read_logits: returns the step's raw logits, (rows, vocabulary).
         forbidden: token ids that are never chosen: media placeholders.
         ends: token ids that end the turn.
+        budget: how long rows may think, if that is bounded.
     """
 
-    def __init__(self, read_logits: Callable[[], mx.array], *, forbidden: Sequence[int], ends: Sequence[int]):
+    def __init__(
+        self,
+        read_logits: Callable[[], mx.array],
+        *,
+        forbidden: Sequence[int],
+        ends: Sequence[int],
+        budget: Budget | None = None,
+    ):
         """Serve no rows yet."""
+        self._budget = budget
         self._read_logits = read_logits
         self._forbidden = tuple(forbidden)
         self._ends = tuple(ends)
@@ -98,7 +112,7 @@ class Sampler:
         if self._table is None or not self._table.holds(rows):
             if self._table is not None:
                 self._table.put_back()
-            self._table = _Table(rows)
+            self._table = _Table(rows, self._budget)
 
     def __call__(self, _: mx.array) -> mx.array:
         """Refuse: without positions a row's randomness would depend on its neighbours."""
@@ -106,7 +120,7 @@ class Sampler:
 
     def sample_target(self, _: mx.array, *, row_ids: Sequence[int], positions: Sequence[int]) -> mx.array:
         """Choose a token for each row; `positions` count from each row's first token here."""
-        table = self._table if self._newcomer is None else _Table([self._newcomer])
+        table = self._table if self._newcomer is None else _Table([self._newcomer], self._budget)
         assert table is not None
         assert len(row_ids) == len(positions) == len(table.rows)
         tokens = self._choose(table, self._read_logits().astype(mx.float32), positions)
@@ -119,9 +133,13 @@ class Sampler:
         if table.penalised:
             logits = table.penalise(logits)
         logits = self._mask(table, logits, at)
+        if table.thoughts is not None:
+            logits = table.thoughts.limit(logits, at)
         tokens = mx.argmax(table.noisy(logits, at) if table.random else logits, axis=-1)
         if table.penalised:
             table.note(tokens)
+        if table.thoughts is not None:
+            table.thoughts.note(tokens)
         if table.detailed:
             table.note_details(logits, tokens)
         return tokens
@@ -143,8 +161,9 @@ class Sampler:
 class _Table:
     """The settings of a batch's rows as columns; built anew only when rows come or go."""
 
-    def __init__(self, rows: Sequence[RowDraws]):
+    def __init__(self, rows: Sequence[RowDraws], budget: Budget | None):
         self.rows = tuple(rows)
+        self.thoughts = None if budget is None else Thoughts(budget, [_is_thinking(row, budget) for row in rows])
         settings = [row.sampling for row in rows]
         self.least = [s.min_tokens for s in settings]
         self.random = any(s.temperature > 0 for s in settings)
@@ -174,7 +193,10 @@ class _Table:
         self._seen = mx.put_along_axis(self._seen, tokens[:, None], mx.array(True), axis=-1)
 
     def put_back(self) -> None:
-        """Give each row its history, so that another table can go on with it."""
+        """Give each row what was noted of it, so that another table can go on with it."""
+        if self.thoughts is not None:
+            for index, row in enumerate(self.rows):
+                row.thinking = self.thoughts.of(index)
         if self._seen is not None:
             for index, row in enumerate(self.rows):
                 row.seen = self._seen[index] if row.penalised else None
@@ -203,8 +225,12 @@ def _seen(row: RowDraws, vocabulary: int) -> mx.array:
         return row.seen
     seen = np.zeros(vocabulary, dtype=np.bool_)
     if row.penalised:
-        seen[list(row.history)] = True
+        seen[[*row.history, *row.tokens]] = True
     return to_mlx(seen)
+
+
+def _is_thinking(row: RowDraws, budget: Budget) -> mx.array | bool:
+    return budget.is_thinking(row.tokens) if row.thinking is None else row.thinking
 
 
 def _column(values: Sequence[float]) -> mx.array:
