@@ -35,8 +35,22 @@ def _offering(server: ScriptedServer) -> None:
             parameters=3_173_760,
             weights_bytes=12_695_040,
             accepts_images=True,
+            quantization_bits=4,
+            kv_cache_bits=8,
+            active_memory_bytes=14_000_000,
+            peak_memory_bytes=31_000_000,
+            adapter="sketches",
+            thinking=True,
+            thinking_budget_tokens=1000,
+            trusts_remote_code=True,
         ),
-        models_pb.Model(name="models/next", state=models_pb.MODEL_STATE_LOADING),
+        models_pb.Model(
+            name="models/next",
+            state=models_pb.MODEL_STATE_LOADING,
+            downloading=True,
+            loaded_bytes=1_500_000,
+            total_bytes=6_000_000,
+        ),
     ]
 
 
@@ -51,8 +65,8 @@ async def test_models_in_a_pipe_are_tabbed_lines(server: ScriptedServer) -> None
     """Plain numbers, in the documented order."""
     ended = await run("models", "--address", server.address)
     assert ended.out == (
-        "models/mondrian-tiny\tREADY\tsmolvlm\t4096\t2\t32\t1\t3173760\t12695040\n"
-        "models/next\tLOADING\t\t0\t0\t0\t0\t0\t0\n"
+        "models/mondrian-tiny\tREADY\tsmolvlm\t4096\t2\t32\t1\t3173760\t12695040\t4\t8\t14000000\t31000000\t0\t0\n"
+        "models/next\tLOADING\t\t0\t0\t0\t0\t0\t0\t0\t0\t0\t0\t1500000\t6000000\n"
     )
 
 
@@ -98,6 +112,12 @@ async def test_models_on_a_terminal_are_a_table(server: ScriptedServer) -> None:
         ["mondrian-tiny", "ready", "smolvlm", "4,096", "2/32", "1", "3.2", "M,", "12.7", "MB"],
         ["next", "loading", "0/0", "0"],
     ]
+    assert [line.strip() for line in shown.screen.lines[3:6]] == [
+        "mondrian-tiny: 14.0 MB of memory, 31.0 MB at most, weights in 4 bits, keys and",
+        "values in 8 bits, adapter sketches, thinks for at most 1,000 tokens, may run",
+        "code of its own.",
+    ]
+    assert shown.screen.lines[6].strip() == "next: 1.5 MB of 6.0 MB downloaded."
 
 
 async def test_advisors_on_a_terminal_are_a_table(server: ScriptedServer) -> None:

@@ -74,6 +74,15 @@ async def test_a_model_is_found_by_its_name(server: ScriptedServer, caller: Call
             peak_memory_bytes=9_000_000,
             loaded_bytes=6_000_000,
             accepts_images=True,
+            total_bytes=6_500_000,
+            downloading=True,
+            active_memory_bytes=8_000_000,
+            kv_cache_bits=8,
+            kv_cache_group_size=32,
+            adapter="sketches",
+            thinking=True,
+            thinking_budget_tokens=100,
+            trusts_remote_code=True,
         )
     ]
     assert await caller.call("get_model", "models/tiny") == mondrian.Model(
@@ -90,6 +99,15 @@ async def test_a_model_is_found_by_its_name(server: ScriptedServer, caller: Call
         peak_memory_bytes=9_000_000,
         loaded_bytes=6_000_000,
         accepts_images=True,
+        total_bytes=6_500_000,
+        downloading=True,
+        active_memory_bytes=8_000_000,
+        kv_cache_bits=8,
+        kv_cache_group_size=32,
+        adapter="sketches",
+        thinking=True,
+        thinking_budget_tokens=100,
+        trusts_remote_code=True,
     )
 
 

@@ -29,6 +29,12 @@ MODEL = ModelDescription(
     weights_bytes=12_000_000,
     quantization_bits=4,
     accepts_images=True,
+    kv_cache_bits=8,
+    kv_cache_group_size=32,
+    adapter="sketches",
+    thinking=True,
+    thinking_budget_tokens=100,
+    trusts_remote_code=True,
 )
 
 ANSEL = Advisor(

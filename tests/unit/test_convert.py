@@ -474,14 +474,16 @@ def test_a_model_arrives_whole() -> None:
     status = EngineStatus(
         state=EngineState.READY,
         model=MODEL,
-        loading=Loading(message="x", done_bytes=71, total_bytes=72),
+        loading=Loading(message="x", done_bytes=71, total_bytes=72, downloading=True),
         slots_in_use=73,
         peak_memory_bytes=74,
+        active_memory_bytes=76,
     )
     message = from_model("models/m", status, queue_length=75)
     assert unset(message) == set()
     assert (message.name, message.loaded_bytes, message.slots_in_use) == ("models/m", 71, 73)
-    assert (message.peak_memory_bytes, message.queue_length) == (74, 75)
+    assert (message.peak_memory_bytes, message.active_memory_bytes, message.queue_length) == (74, 76, 75)
+    assert (message.total_bytes, message.downloading) == (72, True)
     for field in MODEL.__struct_fields__:
         assert getattr(message, field) == getattr(MODEL, field)
 

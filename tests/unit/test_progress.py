@@ -29,6 +29,11 @@ def generating(*, prompt_done: int = 40, cached: int = 10) -> Tracker:
         (Stage.QUEUED, {"queue_position": 3}, "Waiting in the queue (position 3)..."),
         (Stage.LOADING_MODEL, {}, "Loading the model... (0%)"),
         (Stage.LOADING_MODEL, {"loaded_bytes": 30, "model_bytes": 120}, "Loading the model... (25%)"),
+        (
+            Stage.LOADING_MODEL,
+            {"loaded_bytes": 30, "model_bytes": 120, "downloading": True},
+            "Downloading the model... (25%)",
+        ),
         (Stage.PREPARING, {}, "Preparing the image..."),
         (Stage.PREPARING, {"images": 0}, "Preparing the prompt..."),
         (Stage.PREPARING, {"images": 2}, "Preparing the 2 images..."),

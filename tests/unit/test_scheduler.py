@@ -269,7 +269,9 @@ async def test_nothing_is_dispatched_before_the_engine_is_ready(log: TestableLog
     """While the model loads, those who come first are told so with its bytes; then they start in order."""
     desk = Desk(log, EngineState.LOADING)
     await desk.enter("a1", "a2", "a3")
-    desk.engine.become(EngineState.LOADING, loading=Loading(message="x", done_bytes=25, total_bytes=100))
+    desk.engine.become(
+        EngineState.LOADING, loading=Loading(message="x", done_bytes=25, total_bytes=100, downloading=True)
+    )
     desk.scheduler.pump()
     assert desk.engine.rows == []
     assert [desk.stage_of(name) for name in ("a1", "a2", "a3")] == [
@@ -278,7 +280,7 @@ async def test_nothing_is_dispatched_before_the_engine_is_ready(log: TestableLog
         Stage.QUEUED,
     ]
     tracker = desk.analyses["a1"].tracker
-    assert (tracker.loaded_bytes, tracker.model_bytes) == (25, 100)
+    assert (tracker.loaded_bytes, tracker.model_bytes, tracker.downloading) == (25, 100, True)
     desk.engine.become(EngineState.READY)
     desk.scheduler.pump()
     assert desk.engine.prompts == ["a1", "a2", "a3"]

@@ -61,6 +61,24 @@ class Model:
     peak_memory_bytes: int
     """The most memory that its engine has used."""
     loaded_bytes: int
-    """How much is loaded so far, while loading."""
+    """How much is downloaded or loaded so far, while loading."""
     accepts_images: bool
     """Whether it can look at images."""
+    total_bytes: int = 0
+    """How much there is to download or load, while loading. 0: not known yet."""
+    downloading: bool = False
+    """Whether these bytes are downloaded, and not yet loaded."""
+    active_memory_bytes: int = 0
+    """The memory that its engine uses now."""
+    kv_cache_bits: int = 0
+    """The bits of a quantised number in its memory of what it has read. 0: not quantised."""
+    kv_cache_group_size: int = 0
+    """The numbers that share a scale there. 0: not quantised."""
+    adapter: str = ""
+    """The name of the LoRA adapter that it was loaded with. Empty: none."""
+    thinking: bool = False
+    """Whether it thinks before it answers, if it can. What it thinks is part of its text."""
+    thinking_budget_tokens: int = 0
+    """The tokens after which it is made to end its thinking. 0: none."""
+    trusts_remote_code: bool = False
+    """Whether Python files that come with the model may run on the server."""

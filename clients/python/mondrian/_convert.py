@@ -174,6 +174,15 @@ def model_from_wire(message: model_service_pb2.Model) -> Model:
         peak_memory_bytes=message.peak_memory_bytes,
         loaded_bytes=message.loaded_bytes,
         accepts_images=message.accepts_images,
+        total_bytes=message.total_bytes,
+        downloading=message.downloading,
+        active_memory_bytes=message.active_memory_bytes,
+        kv_cache_bits=message.kv_cache_bits,
+        kv_cache_group_size=message.kv_cache_group_size,
+        adapter=message.adapter,
+        thinking=message.thinking,
+        thinking_budget_tokens=message.thinking_budget_tokens,
+        trusts_remote_code=message.trusts_remote_code,
     )
 
 

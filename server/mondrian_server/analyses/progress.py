@@ -26,6 +26,7 @@ class Tracker:
     queue_position: int = 0
     loaded_bytes: int = 0
     model_bytes: int = 0
+    downloading: bool = False
     prompt_tokens_done: int = 0
     prompt_tokens_total: int = 0
     prompt_tokens_cached: int = 0
@@ -161,7 +162,8 @@ class Tracker:
                 position = f" (position {self.queue_position})" if self.queue_position else ""
                 return f"Waiting in the queue{position}..."
             case Stage.LOADING_MODEL:
-                return f"Loading the model... ({_ratio(self.loaded_bytes, self.model_bytes):.0%})"
+                doing = "Downloading" if self.downloading else "Loading"
+                return f"{doing} the model... ({_ratio(self.loaded_bytes, self.model_bytes):.0%})"
             case Stage.PREPARING:
                 return f"Preparing the {self._images()}..." if self.images else "Preparing the prompt..."
             case Stage.ENCODING:

@@ -200,6 +200,7 @@ class Scheduler:
             if loading is not None:
                 analysis.tracker.loaded_bytes = loading.done_bytes
                 analysis.tracker.model_bytes = loading.total_bytes
+                analysis.tracker.downloading = loading.downloading
             analysis.enter(Stage.LOADING_MODEL)
 
     def _refresh_positions_soon(self) -> None:

@@ -11,7 +11,7 @@ import mondrian
 from mondrian.v1 import advisor_service_pb2, analysis_pb2, model_service_pb2
 from mondrian_server.cli.options import address_option, json_option
 from mondrian_server.cli.outcome import EXIT_CODES, outcome
-from mondrian_server.cli.tables import JSON_HELP, print_json, print_rows, print_table, print_tabs
+from mondrian_server.cli.tables import JSON_HELP, print_json, print_note, print_rows, print_table, print_tabs
 
 
 @click.command(epilog=EXIT_CODES)
@@ -38,7 +38,8 @@ def models(as_json: bool, address: str) -> None:
     """List the models that can be asked, the default one first, and in what state they are.
 
     In a pipe: name, state, architecture, context in tokens, slots in use, slots, queue length, parameters, bytes of its
-    weights, separated by tabs.
+    weights, bits of a weight, bits of a key or value (0: not quantised), bytes of memory in use and at most, and while
+    it is loaded, bytes done and in all; separated by tabs.
     """
     with outcome(address, as_json=as_json), mondrian.Client(address) as client:
         listed = client.list_models()
@@ -47,6 +48,9 @@ def models(as_json: bool, address: str) -> None:
         elif sys.stdout.isatty():
             headings = ("Name", "State", "Architecture", "Context", "Busy", "Waiting", "Size")
             print_table(headings, [_for_people(model) for model in listed])
+            for model in listed:
+                if details := _details(model):
+                    print_note(f"{_id(model.name)}: {', '.join(details)}.")
         else:
             print_tabs([_for_programs(model) for model in listed])
 
@@ -63,6 +67,25 @@ def _for_people(model: mondrian.Model) -> tuple[str, ...]:
     )
 
 
+def _details(model: mondrian.Model) -> list[str]:
+    """Say how the model is run, as far as there is anything to say."""
+    done = "downloaded" if model.downloading else "loaded"
+    of_all = f" of {decimal(model.total_bytes)}" if model.total_bytes else ""
+    said = {
+        f"{decimal(model.loaded_bytes)}{of_all} {done}": model.loaded_bytes or model.total_bytes,
+        f"{decimal(model.active_memory_bytes)} of memory, {decimal(model.peak_memory_bytes)} at most": (
+            model.active_memory_bytes
+        ),
+        f"weights in {model.quantization_bits} bits": model.quantization_bits,
+        f"keys and values in {model.kv_cache_bits} bits": model.kv_cache_bits,
+        f"adapter {model.adapter}": model.adapter,
+        f"thinks for at most {model.thinking_budget_tokens:,} tokens": model.thinking_budget_tokens,
+        "thinks": model.thinking and not model.thinking_budget_tokens,
+        "may run code of its own": model.trusts_remote_code,
+    }
+    return [sentence for sentence, true in said.items() if true]
+
+
 def _for_programs(model: mondrian.Model) -> tuple[str, ...]:
     numbers = (
         model.context_tokens,
@@ -71,6 +94,12 @@ def _for_programs(model: mondrian.Model) -> tuple[str, ...]:
         model.queue_length,
         model.parameters,
         model.weights_bytes,
+        model.quantization_bits,
+        model.kv_cache_bits,
+        model.active_memory_bytes,
+        model.peak_memory_bytes,
+        model.loaded_bytes,
+        model.total_bytes,
     )
     return (model.name, model.state.name, model.architecture, *map(str, numbers))
 

@@ -46,6 +46,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, cut_l
     Console().print(table)
 
 
+def print_note(text: str) -> None:
+    """Print a sentence for people, wrapped at the width of the terminal."""
+    Console().print(Text(printable(text)))
+
+
 def print_tabs(rows: Sequence[Sequence[str]]) -> None:
     """Print the rows with tabs between their cells; white space inside a cell becomes single spaces."""
     for row in rows:

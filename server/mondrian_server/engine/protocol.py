@@ -104,9 +104,9 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     """What the engine knows of its model, and how it runs it.
 
     context_tokens: counts prompt and output together.
-    quantization_bits, kv_bits: of the weights, and of keys and values; 0: not quantised.
+    quantization_bits, kv_cache_bits: of the weights, and of keys and values; 0: not quantised.
     adapter: the name of the adapter's folder; empty: none.
-    runs_own_code: whether Python files that come with the model may run.
+    trusts_remote_code: whether Python files that come with the model may run.
     """
 
     architecture: str
@@ -116,12 +116,12 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     weights_bytes: int
     quantization_bits: int
     accepts_images: bool
-    kv_bits: int = 0
-    kv_group_size: int = 0
+    kv_cache_bits: int = 0
+    kv_cache_group_size: int = 0
     adapter: str = ""
     thinking: bool = False
     thinking_budget_tokens: int = 0
-    runs_own_code: bool = False
+    trusts_remote_code: bool = False
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag=True):

@@ -190,7 +190,7 @@ class EngineSupervisor:
                     active_memory_bytes=frame.active_memory_bytes,
                 )
                 _log.info("engine is ready", pid=self.pid, model=frame.model.architecture)
-                if frame.model.runs_own_code:
+                if frame.model.trusts_remote_code:
                     _log.warning("the model's own Python code may run, because trust_remote_code is set", pid=self.pid)
             case LoadFailed():
                 if not self._ever_ready:

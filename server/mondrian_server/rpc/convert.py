@@ -157,8 +157,11 @@ def from_model(name: str, status: EngineStatus, *, queue_length: int) -> model_p
         slots_in_use=status.slots_in_use,
         queue_length=queue_length,
         peak_memory_bytes=status.peak_memory_bytes,
-        loaded_bytes=status.loading.done_bytes if status.loading else 0,
+        active_memory_bytes=status.active_memory_bytes,
     )
+    if (loading := status.loading) is not None:
+        message.loaded_bytes, message.total_bytes = loading.done_bytes, loading.total_bytes
+        message.downloading = loading.downloading
     if status.model is not None:
         message.architecture = status.model.architecture
         message.context_tokens = status.model.context_tokens
@@ -167,6 +170,12 @@ def from_model(name: str, status: EngineStatus, *, queue_length: int) -> model_p
         message.weights_bytes = status.model.weights_bytes
         message.quantization_bits = status.model.quantization_bits
         message.accepts_images = status.model.accepts_images
+        message.kv_cache_bits = status.model.kv_cache_bits
+        message.kv_cache_group_size = status.model.kv_cache_group_size
+        message.adapter = status.model.adapter
+        message.thinking = status.model.thinking
+        message.thinking_budget_tokens = status.model.thinking_budget_tokens
+        message.trusts_remote_code = status.model.trusts_remote_code
     return message
 
 

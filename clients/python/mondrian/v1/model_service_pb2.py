@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmondrian/v1/model_service.proto\x12\x0bmondrian.v1\x1a\x1cgoogle/api/annotations.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mondrian.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mondrian.v1.Model\"\xb5\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.mondrian.v1.ModelState\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05\x12\r\n\x05slots\x18\x05 \x01(\x05\x12\x14\n\x0cslots_in_use\x18\x06 \x01(\x05\x12\x14\n\x0cqueue_length\x18\x07 \x01(\x05\x12\x12\n\nparameters\x18\x08 \x01(\x03\x12\x15\n\rweights_bytes\x18\t \x01(\x03\x12\x19\n\x11quantization_bits\x18\n \x01(\x05\x12\x19\n\x11peak_memory_bytes\x18\x0b \x01(\x03\x12\x14\n\x0cloaded_bytes\x18\x0c \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pts_images\x18\r \x01(\x08*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x32\xd7\x01\n\x0cModelService\x12\x61\n\nListModels\x12\x1e.mondrian.v1.ListModelsRequest\x1a\x1f.mondrian.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x64\n\x08GetModel\x12\x1c.mondrian.v1.GetModelRequest\x1a\x1d.mondrian.v1.GetModelResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=models/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmondrian/v1/model_service.proto\x12\x0bmondrian.v1\x1a\x1cgoogle/api/annotations.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.mondrian.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.mondrian.v1.Model\"\x8f\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.mondrian.v1.ModelState\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\x05\x12\r\n\x05slots\x18\x05 \x01(\x05\x12\x14\n\x0cslots_in_use\x18\x06 \x01(\x05\x12\x14\n\x0cqueue_length\x18\x07 \x01(\x05\x12\x12\n\nparameters\x18\x08 \x01(\x03\x12\x15\n\rweights_bytes\x18\t \x01(\x03\x12\x19\n\x11quantization_bits\x18\n \x01(\x05\x12\x19\n\x11peak_memory_bytes\x18\x0b \x01(\x03\x12\x14\n\x0cloaded_bytes\x18\x0c \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pts_images\x18\r \x01(\x08\x12\x13\n\x0btotal_bytes\x18\x0e \x01(\x03\x12\x13\n\x0b\x64ownloading\x18\x0f \x01(\x08\x12\x1b\n\x13\x61\x63tive_memory_bytes\x18\x10 \x01(\x03\x12\x15\n\rkv_cache_bits\x18\x11 \x01(\x05\x12\x1b\n\x13kv_cache_group_size\x18\x12 \x01(\x05\x12\x0f\n\x07\x61\x64\x61pter\x18\x13 \x01(\t\x12\x10\n\x08thinking\x18\x14 \x01(\x08\x12\x1e\n\x16thinking_budget_tokens\x18\x15 \x01(\x05\x12\x1a\n\x12trusts_remote_code\x18\x16 \x01(\x08*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x32\xd7\x01\n\x0cModelService\x12\x61\n\nListModels\x12\x1e.mondrian.v1.ListModelsRequest\x1a\x1f.mondrian.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x64\n\x08GetModel\x12\x1c.mondrian.v1.GetModelRequest\x1a\x1d.mondrian.v1.GetModelResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=models/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/{name=models/*}'
-  _globals['_MODELSTATE']._serialized_start=621
-  _globals['_MODELSTATE']._serialized_end=739
+  _globals['_MODELSTATE']._serialized_start=839
+  _globals['_MODELSTATE']._serialized_end=957
   _globals['_LISTMODELSREQUEST']._serialized_start=78
   _globals['_LISTMODELSREQUEST']._serialized_end=136
   _globals['_LISTMODELSRESPONSE']._serialized_start=138
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=254
   _globals['_GETMODELRESPONSE']._serialized_end=307
   _globals['_MODEL']._serialized_start=310
-  _globals['_MODEL']._serialized_end=619
-  _globals['_MODELSERVICE']._serialized_start=742
-  _globals['_MODELSERVICE']._serialized_end=957
+  _globals['_MODEL']._serialized_end=837
+  _globals['_MODELSERVICE']._serialized_start=960
+  _globals['_MODELSERVICE']._serialized_end=1175
 # @@protoc_insertion_point(module_scope)

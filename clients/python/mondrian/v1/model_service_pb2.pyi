@@ -166,6 +166,15 @@ class Model(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     LOADED_BYTES_FIELD_NUMBER: _builtins.int
     ACCEPTS_IMAGES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DOWNLOADING_FIELD_NUMBER: _builtins.int
+    ACTIVE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    KV_CACHE_BITS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    THINKING_BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
+    TRUSTS_REMOTE_CODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The resource name, `models/{id}`."""
     state: Global___ModelState.ValueType
@@ -189,9 +198,27 @@ class Model(_message.Message):
     peak_memory_bytes: _builtins.int
     """The most memory that its engine has used, in bytes."""
     loaded_bytes: _builtins.int
-    """The bytes loaded so far, while loading."""
+    """The bytes downloaded or loaded so far, while loading."""
     accepts_images: _builtins.bool
     """Whether it can look at images."""
+    total_bytes: _builtins.int
+    """All bytes to download or load, while loading. 0: not known yet."""
+    downloading: _builtins.bool
+    """Whether these bytes are downloaded, and not yet loaded."""
+    active_memory_bytes: _builtins.int
+    """The memory that its engine uses now, in bytes, without what it could give back at once."""
+    kv_cache_bits: _builtins.int
+    """The bits of a quantised number in its memory of what it has read. 0: not quantised."""
+    kv_cache_group_size: _builtins.int
+    """The numbers that share a scale there. 0: not quantised."""
+    adapter: _builtins.str
+    """The name of the LoRA adapter that it was loaded with. Empty: none."""
+    thinking: _builtins.bool
+    """Whether it thinks before it answers, if it can. What it thinks is part of its text."""
+    thinking_budget_tokens: _builtins.int
+    """The tokens after which it is made to end its thinking. 0: none."""
+    trusts_remote_code: _builtins.bool
+    """Whether Python files that come with the model may run on the server."""
     def __init__(
         self,
         *,
@@ -208,10 +235,19 @@ class Model(_message.Message):
         peak_memory_bytes: _builtins.int = ...,
         loaded_bytes: _builtins.int = ...,
         accepts_images: _builtins.bool = ...,
+        total_bytes: _builtins.int = ...,
+        downloading: _builtins.bool = ...,
+        active_memory_bytes: _builtins.int = ...,
+        kv_cache_bits: _builtins.int = ...,
+        kv_cache_group_size: _builtins.int = ...,
+        adapter: _builtins.str = ...,
+        thinking: _builtins.bool = ...,
+        thinking_budget_tokens: _builtins.int = ...,
+        trusts_remote_code: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "architecture", b"architecture", "context_tokens", b"context_tokens", "loaded_bytes", b"loaded_bytes", "name", b"name", "parameters", b"parameters", "peak_memory_bytes", b"peak_memory_bytes", "quantization_bits", b"quantization_bits", "queue_length", b"queue_length", "slots", b"slots", "slots_in_use", b"slots_in_use", "state", b"state", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "active_memory_bytes", b"active_memory_bytes", "adapter", b"adapter", "architecture", b"architecture", "context_tokens", b"context_tokens", "downloading", b"downloading", "kv_cache_bits", b"kv_cache_bits", "kv_cache_group_size", b"kv_cache_group_size", "loaded_bytes", b"loaded_bytes", "name", b"name", "parameters", b"parameters", "peak_memory_bytes", b"peak_memory_bytes", "quantization_bits", b"quantization_bits", "queue_length", b"queue_length", "slots", b"slots", "slots_in_use", b"slots_in_use", "state", b"state", "thinking", b"thinking", "thinking_budget_tokens", b"thinking_budget_tokens", "total_bytes", b"total_bytes", "trusts_remote_code", b"trusts_remote_code", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -179,12 +179,12 @@ def _describe(model: Any, config: EngineConfig, weights: int, *, accepts_images:
         weights_bytes=weights,
         quantization_bits=bits,
         accepts_images=accepts_images,
-        kv_bits=config.kv_bits,
-        kv_group_size=config.kv_group_size if config.kv_bits else 0,
+        kv_cache_bits=config.kv_bits,
+        kv_cache_group_size=config.kv_group_size if config.kv_bits else 0,
         adapter=Path(config.adapter).name,
         thinking=config.thinking,
         thinking_budget_tokens=config.thinking_budget_tokens,
-        runs_own_code=config.trust_remote_code,
+        trusts_remote_code=config.trust_remote_code,
     )
 
 
