@@ -17,6 +17,7 @@ from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.analyses.validation import RequestLimits
+from mondrian_server.callers import KeyRing
 from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import EngineConfig, Step
@@ -29,6 +30,7 @@ from mondrian_server.images.protocol import ImageLimits
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
 from mondrian_server.metrics import Limits, Metrics, Parts, Resources, versions
 from mondrian_server.rpc.analysis_service import AnalysisServicer
+from mondrian_server.rpc.authentication import Authentication
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.health import Health
 from mondrian_server.rpc.server import bind, make_health, make_server
@@ -111,6 +113,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
 
     """
     advisors = Advisors.load(settings.advisors_file)
+    keys = KeyRing.open(settings.keys_file)
+    authentication = Authentication(keys=keys, certificates=settings.tls_client_ca_file is not None)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
         health = make_health()
@@ -142,6 +146,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             health=health,
             max_message_bytes=settings.max_message_bytes,
             observer=metrics,
+            authentication=authentication,
+            reflection=_has_reflection(settings, authentication),
         )
         resources = Resources(
             log,
@@ -166,6 +172,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
         await stack.enter_async_context(_task(health.run()))
         await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
         await stack.enter_async_context(_task(resources.run()))
+        if keys is not None:
+            await stack.enter_async_context(_task(keys.run()))
         supervision = await stack.enter_async_context(_task(engine.run()))
         await server.start()
         stack.push_async_callback(server.stop, 1.0)
@@ -233,6 +241,10 @@ def _metrics_limits(settings: Settings) -> Limits:
         max_waiting_bytes=settings.max_waiting_bytes,
         retention_bytes=settings.retention_bytes,
     )
+
+
+def _has_reflection(settings: Settings, authentication: Authentication) -> bool:
+    return settings.reflection == "on" or (settings.reflection == "auto" and not authentication.is_needed)
 
 
 def _engine_config(settings: Settings) -> EngineConfig:

@@ -5,12 +5,15 @@ MondrianError                   code                 reason              retry
 │   ├── InvalidImage            INVALID_ARGUMENT     INVALID_IMAGE       no
 │   ├── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED    no
 │   └── RequestIdReused         INVALID_ARGUMENT     REQUEST_ID_REUSED   no
+├── Unauthenticated             UNAUTHENTICATED      UNAUTHENTICATED     no
+├── KeyRevoked                  PERMISSION_DENIED    KEY_REVOKED         no
 ├── AnalysisNotFound            NOT_FOUND            ANALYSIS_NOT_FOUND  no
 ├── ModelNotFound               NOT_FOUND            MODEL_NOT_FOUND     no
 ├── AnalysisActive              FAILED_PRECONDITION  ANALYSIS_ACTIVE     no
 ├── EventsExpired               FAILED_PRECONDITION  EVENTS_EXPIRED      no
 ├── TooManyAnalyses             RESOURCE_EXHAUSTED   TOO_MANY_ANALYSES   yes
 ├── TooManyBytes                RESOURCE_EXHAUSTED   TOO_MANY_BYTES      yes
+├── TooManyRequests             RESOURCE_EXHAUSTED   TOO_MANY_REQUESTS   yes
 ├── DeadlineExceeded            DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   no
 ├── EngineUnavailable           UNAVAILABLE          ENGINE_UNAVAILABLE  yes
 ├── LogUnavailable              UNAVAILABLE          LOG_UNAVAILABLE     yes
@@ -32,10 +35,12 @@ class Code(enum.Enum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 class StartupError(Exception):
@@ -87,6 +92,20 @@ class RequestIdReused(InvalidRequest):
     reason = "REQUEST_ID_REUSED"
 
 
+class Unauthenticated(MondrianError):
+    """The call has no API key and no client certificate that this server knows."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class KeyRevoked(MondrianError):
+    """The API key was good once."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "KEY_REVOKED"
+
+
 class AnalysisNotFound(MondrianError):
     """There is no such analysis, or it is not the caller's."""
 
@@ -129,17 +148,24 @@ class ModelNotFound(MondrianError):
 
 
 class TooManyAnalyses(MondrianError):
-    """The queue is full."""
+    """The queue is full, or the caller's part of it."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_MANY_ANALYSES"
 
 
 class TooManyBytes(MondrianError):
-    """The waiting images fill the room set aside for them."""
+    """The waiting images fill the room set aside for them, or the caller's fill its part."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_MANY_BYTES"
+
+
+class TooManyRequests(MondrianError):
+    """The caller asked more often than it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TOO_MANY_REQUESTS"
 
 
 class DeadlineExceeded(MondrianError):

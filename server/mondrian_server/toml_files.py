@@ -18,25 +18,32 @@ _SUBJECT = re.compile(r"^\w+ should")
 """How pydantic begins: "Input should be …", "String should match …". The line names its subject already."""
 
 
-def read_toml(path: Path | str, model: type[Model], *, named_by: str) -> Model:
+def read_toml(path: Path | str, model: type[Model], *, named_by: str, secret: bool = False) -> Model:
     """Return the file's content as a checked value.
 
-    Raises StartupError with one line for each fault; `named_by` says who named the file.
+    Raises StartupError with one line for each fault; `named_by` says who named the file. Of a secret file, no line
+    shows a value.
     """
     # TOML has types of its own, so nothing is converted: JSON is only the way to pydantic's strict mode that still
     # takes a string for a path and 5 for 5.0. A date becomes an object, which no field takes.
     text = json.dumps(_parse(Path(path), named_by), default=lambda value: {"value": str(value)})
-    return checked(lambda: model.model_validate_json(text, strict=True), lambda fault: f"{path}: {key(fault)}")
+    return checked(
+        lambda: model.model_validate_json(text, strict=True), lambda fault: f"{path}: {key(fault)}", secret=secret
+    )
 
 
-def checked(validate: Callable[[], Model], label: Callable[[ErrorDetails], str]) -> Model:
+def checked(validate: Callable[[], Model], label: Callable[[ErrorDetails], str], *, secret: bool = False) -> Model:
     """Return what `validate` returns, or raise StartupError with one line for each fault, opened by its label."""
     try:
         return validate()
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False)
         # A default that is derived from a refused value is not a fault of its own.
-        lines = [f"{label(fault)}: {_rule(fault)}" for fault in faults if fault["type"] != "default_factory_not_called"]
+        lines = [
+            f"{label(fault)}: {_rule(fault, secret=secret)}"
+            for fault in faults
+            if fault["type"] != "default_factory_not_called"
+        ]
         raise StartupError("\n".join(lines)) from error
 
 
@@ -57,7 +64,7 @@ def _parse(path: Path, named_by: str) -> dict[str, Any]:
         raise StartupError(f"{path}: is not TOML: {error}") from error
 
 
-def _rule(fault: ErrorDetails) -> str:
+def _rule(fault: ErrorDetails, *, secret: bool) -> str:
     match fault["type"]:
         case "extra_forbidden":
             return "there is no such setting"
@@ -65,7 +72,8 @@ def _rule(fault: ErrorDetails) -> str:
             return "is missing"
         case _:
             rule = fault["msg"].removeprefix("Value error, ").partition(", unable")[0]
-            return f"{_SUBJECT.sub('must', rule)}, not {_shown(fault['input'])}"
+            value = "" if secret else f", not {_shown(fault['input'])}"
+            return _SUBJECT.sub("must", rule) + value
 
 
 def _shown(value: object) -> str:

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2
@@ -30,9 +31,19 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A channel to a service, with its stubs."""
+    """A channel to a service, with its stubs, and the API key that calls show, if any."""
 
     channel: grpc.aio.Channel
+    key: str = ""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What calls carry."""
+        return (("authorization", f"Bearer {self.key}"),) if self.key else ()
+
+    def by(self, key: str) -> "Connection":
+        """Return this connection as the bearer of a key has it."""
+        return Connection(channel=self.channel, key=key)
 
     @property
     def analyses(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":
@@ -61,7 +72,8 @@ class Connection:
 
     def call(self, config: pb.AnalysisConfig, *, timeout_s: float | None = None) -> "Call":
         """Start an analysis."""
-        return Call(self.analyses.Analyze(service_pb.AnalyzeRequest(config=config), timeout=timeout_s))
+        request = service_pb.AnalyzeRequest(config=config)
+        return Call(self.analyses.Analyze(request, timeout=timeout_s, metadata=self.metadata))
 
     def send(self, data: bytes, *, compression: grpc.Compression | None = None) -> "Call":
         """Start an analysis from the bytes of a message, whatever they are."""
@@ -178,6 +190,13 @@ class Outcome:
             if packed.Unpack(detail):
                 return detail
         raise AssertionError(f"no {kind.__name__} in {status}")
+
+
+async def refused(call: Awaitable[object]) -> Outcome:
+    """Return the error of a call that is not a stream, and must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return Outcome(error=caught.value)
 
 
 class Call:

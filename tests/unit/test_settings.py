@@ -147,9 +147,31 @@ def test_loopback_addresses_are_accepted(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:1", "192.168.1.5:1", "example.com:1", "[:1"])
 def test_other_hosts_are_refused(address: str) -> None:
-    """Without keys the server binds to loopback only."""
+    """Without keys or client certificates the server binds to loopback only, and the line says what to do."""
     (line,) = refusal(flags={"grpc_address": address})
-    assert line.startswith("--grpc-address: must be a loopback host") and "no keys yet" in line
+    assert line == (
+        "--grpc-address: must be a loopback host (127.0.0.1, [::1] or localhost), "
+        f"not {address!r}, because callers have neither keys (keys_file) nor client certificates (tls_client_ca_file)"
+    )
+
+
+def test_other_hosts_are_accepted_where_callers_are_known() -> None:
+    """Keys, or client certificates, open the server to other machines; TLS alone does not."""
+    tls = {"tls_certificate_file": "c.pem", "tls_key_file": "k.pem"}
+    address = {"grpc_address": "0.0.0.0:50051"}
+    assert load({**address, "keys_file": "keys.toml"}, {}).grpc_address == address["grpc_address"]
+    assert load({**address, **tls, "tls_client_ca_file": "ca.pem"}, {}).grpc_address == address["grpc_address"]
+    (line,) = refusal(flags={**address, **tls})
+    assert line.startswith("--grpc-address: must be a loopback host")
+
+
+def test_tls_settings_need_one_another() -> None:
+    """A certificate needs its key, a key its certificate, and client certificates a server's certificate."""
+    assert refusal(flags={"tls_certificate_file": "c"}) == ["--tls-certificate-file: needs tls_key_file beside it"]
+    assert refusal(environment={"MONDRIAN_TLS_KEY_FILE": "k"}) == [
+        "MONDRIAN_TLS_KEY_FILE: needs tls_certificate_file beside it"
+    ]
+    assert refusal(flags={"tls_client_ca_file": "a"}) == ["--tls-client-ca-file: needs tls_certificate_file beside it"]
 
 
 @pytest.mark.parametrize("address", ["", "50051", "localhost", "127.0.0.1:", "127.0.0.1:65536", ":1", "127.0.0.1:x"])

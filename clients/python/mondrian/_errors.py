@@ -5,6 +5,9 @@ MondrianError                   any other code       -
 │   ├── InvalidImage            INVALID_ARGUMENT     INVALID_IMAGE
 │   ├── ContextExceeded         INVALID_ARGUMENT     CONTEXT_EXCEEDED
 │   └── RequestIdReused         INVALID_ARGUMENT     REQUEST_ID_REUSED
+├── Unauthenticated             UNAUTHENTICATED      UNAUTHENTICATED
+├── PermissionDenied            PERMISSION_DENIED    -
+│   └── KeyRevoked              PERMISSION_DENIED    KEY_REVOKED
 ├── NotFound                    NOT_FOUND            -
 │   ├── AnalysisNotFound        NOT_FOUND            ANALYSIS_NOT_FOUND
 │   └── ModelNotFound           NOT_FOUND            MODEL_NOT_FOUND
@@ -13,7 +16,8 @@ MondrianError                   any other code       -
 │   └── EventsExpired           FAILED_PRECONDITION  EVENTS_EXPIRED
 ├── ResourceExhausted           RESOURCE_EXHAUSTED   -
 │   ├── TooManyAnalyses         RESOURCE_EXHAUSTED   TOO_MANY_ANALYSES
-│   └── TooManyBytes            RESOURCE_EXHAUSTED   TOO_MANY_BYTES
+│   ├── TooManyBytes            RESOURCE_EXHAUSTED   TOO_MANY_BYTES
+│   └── TooManyRequests         RESOURCE_EXHAUSTED   TOO_MANY_REQUESTS
 ├── DeadlineExceeded            DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
 ├── Unavailable                 UNAVAILABLE          -
 │   ├── EngineUnavailable       UNAVAILABLE          ENGINE_UNAVAILABLE
@@ -118,6 +122,27 @@ class RequestIdReused(InvalidRequest):
     reason = "REQUEST_ID_REUSED"
 
 
+class Unauthenticated(MondrianError):
+    """The server does not know the API key or the client certificate, or was shown none."""
+
+    code = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+    codes = ("UNAUTHENTICATED",)
+
+
+class PermissionDenied(MondrianError):
+    """The server knows the caller, and refuses it."""
+
+    code = "PERMISSION_DENIED"
+    codes = ("PERMISSION_DENIED",)
+
+
+class KeyRevoked(PermissionDenied):
+    """The API key was good once."""
+
+    reason = "KEY_REVOKED"
+
+
 class NotFound(MondrianError):
     """The server has no such thing."""
 
@@ -164,15 +189,21 @@ class ResourceExhausted(MondrianError):
 
 
 class TooManyAnalyses(ResourceExhausted):
-    """The queue is full."""
+    """The queue is full, or the caller's part of it."""
 
     reason = "TOO_MANY_ANALYSES"
 
 
 class TooManyBytes(ResourceExhausted):
-    """The waiting images fill the room set aside for them."""
+    """The waiting images fill the room set aside for them, or the caller's fill its part."""
 
     reason = "TOO_MANY_BYTES"
+
+
+class TooManyRequests(ResourceExhausted):
+    """The caller asked more often than it may."""
+
+    reason = "TOO_MANY_REQUESTS"
 
 
 class DeadlineExceeded(MondrianError):

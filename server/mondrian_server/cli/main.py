@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "mondrian_server.cli.export:export",
     "advisors": "mondrian_server.cli.catalogue:advisors",
     "models": "mondrian_server.cli.catalogue:models",
+    "keys": "mondrian_server.cli.keys:keys",
 }
 """The commands and where they stand. Client commands start sooner without the server's imports."""
 

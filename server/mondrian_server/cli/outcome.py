@@ -21,7 +21,7 @@ EXIT_CODES = """\b
 Exit codes:
   0    it worked
   1    the server failed
-  2    bad usage or input: an option, a file or a request that was refused
+  2    bad usage or input: an option, a file, a key or a request that was refused
   3    no server, or it cannot answer at present
   4    the time was over before there was an answer
   5    the server is busy, or the request too large for it
@@ -31,6 +31,8 @@ Exit codes:
 
 _CODES: Mapping[type[mondrian.MondrianError], int] = {
     mondrian.InvalidRequest: BAD_INPUT,
+    mondrian.Unauthenticated: BAD_INPUT,
+    mondrian.PermissionDenied: BAD_INPUT,
     mondrian.NotFound: BAD_INPUT,
     mondrian.FailedPrecondition: BAD_INPUT,
     mondrian.Unavailable: UNAVAILABLE,

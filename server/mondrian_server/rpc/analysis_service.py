@@ -10,13 +10,11 @@ from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.errors import InvalidRequest
 from mondrian_server.events import Cancelled, Event, Failed
 from mondrian_server.log.interface import State
+from mondrian_server.rpc.authentication import caller
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
 from mondrian_server.rpc.paging import checked_page_size, to_position
 from mondrian_server.rpc.registration import Context, StatusError
 from mondrian_server.rpc.status import cancelled_status
-
-LOCAL_CALLER = "local"
-"""Who everybody is on a server without keys, which listens on loopback only."""
 
 MAX_DISCONNECT_GRACE_S = 3600.0
 DEFAULT_PAGE_SIZE = 50
@@ -41,7 +39,7 @@ class AnalysisServicer:
         # Each call is a task with a context of its own; whatever it logs from here on carries the name.
         structlog.contextvars.bind_contextvars(analysis=name)
         try:
-            async with aclosing(self._analyses.watch(name, LOCAL_CALLER)) as groups:
+            async with aclosing(self._analyses.watch(name, caller())) as groups:
                 async for events in groups:
                     for event in events:
                         await context.write(pb.AnalyzeResponse(event=from_event(event, with_ids=with_ids)))
@@ -54,7 +52,7 @@ class AnalysisServicer:
     ) -> pb.CreateAnalysisResponse:
         """Create an analysis that outlives the call."""
         name = await self._create(request)
-        return pb.CreateAnalysisResponse(analysis=from_view(await self._analyses.get(name, LOCAL_CALLER)))
+        return pb.CreateAnalysisResponse(analysis=from_view(await self._analyses.get(name, caller())))
 
     async def WatchAnalysis(  # noqa: N802  # gRPC's name
         self, request: pb.WatchAnalysisRequest, context: Context
@@ -62,9 +60,9 @@ class AnalysisServicer:
         """Stream the events after a sequence."""
         if request.after_sequence < 0:
             raise InvalidRequest("after_sequence is negative", field="after_sequence")
-        view = await self._analyses.get(request.name, LOCAL_CALLER)
+        view = await self._analyses.get(request.name, caller())
         with_ids = view.wants_ids
-        async with aclosing(self._analyses.watch(request.name, LOCAL_CALLER, request.after_sequence)) as groups:
+        async with aclosing(self._analyses.watch(request.name, caller(), request.after_sequence)) as groups:
             async for events in groups:
                 for event in events:
                     await context.write(pb.WatchAnalysisResponse(event=from_event(event, with_ids=with_ids)))
@@ -73,7 +71,7 @@ class AnalysisServicer:
         self, request: pb.GetAnalysisRequest, _: Context
     ) -> pb.GetAnalysisResponse:
         """Get an analysis."""
-        return pb.GetAnalysisResponse(analysis=from_view(await self._analyses.get(request.name, LOCAL_CALLER)))
+        return pb.GetAnalysisResponse(analysis=from_view(await self._analyses.get(request.name, caller())))
 
     async def ListAnalyses(  # noqa: N802  # gRPC's name
         self, request: pb.ListAnalysesRequest, _: Context
@@ -82,7 +80,7 @@ class AnalysisServicer:
         size = checked_page_size(request.page_size, DEFAULT_PAGE_SIZE)
         states = [_state(value) for value in request.states]
         views = await self._analyses.list(
-            LOCAL_CALLER, states, before_number=to_position(request.page_token), limit=size + 1
+            caller(), states, before_number=to_position(request.page_token), limit=size + 1
         )
         more = len(views) > size
         return pb.ListAnalysesResponse(
@@ -94,13 +92,13 @@ class AnalysisServicer:
         self, request: pb.CancelAnalysisRequest, _: Context
     ) -> pb.CancelAnalysisResponse:
         """Cancel an analysis."""
-        return pb.CancelAnalysisResponse(analysis=from_view(await self._analyses.cancel(request.name, LOCAL_CALLER)))
+        return pb.CancelAnalysisResponse(analysis=from_view(await self._analyses.cancel(request.name, caller())))
 
     async def DeleteAnalysis(  # noqa: N802  # gRPC's name
         self, request: pb.DeleteAnalysisRequest, _: Context
     ) -> pb.DeleteAnalysisResponse:
         """Delete an ended analysis."""
-        await self._analyses.delete(request.name, LOCAL_CALLER)
+        await self._analyses.delete(request.name, caller())
         return pb.DeleteAnalysisResponse()
 
     async def _create(
@@ -113,7 +111,7 @@ class AnalysisServicer:
         # A repeated request is answered also when no new one would be taken: only `create` can tell.
         if not request.request_id:
             self._analyses.check_room(request.ByteSize() if request.config.images else 0)
-        values = to_request(request.config, request_id=request.request_id, caller=LOCAL_CALLER)
+        values = to_request(request.config, request_id=request.request_id, caller=caller())
         return await self._analyses.create(values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s)
 
 

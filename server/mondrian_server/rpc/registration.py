@@ -84,20 +84,21 @@ def _with_statuses(handler: Handler) -> Callable[[object, Context], Awaitable[Me
             # No name for the request: the handler alone is to hold it.
             return await handler(await _received(context), context)
         except MondrianError as error:
-            return await _abort(context, to_status(error))
+            return await abort(context, to_status(error))
         except StatusError as error:
-            return await _abort(context, error.status)
+            return await abort(context, error.status)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
             if context.cancelled() or context.done():
                 return None  # A write to a caller that has gone.
             _log.exception("a handler failed", error=repr(error)[:200])
-            return await _abort(context, to_status(InternalError("the server has a defect; see its log")))
+            return await abort(context, to_status(InternalError("the server has a defect; see its log")))
 
     return handle
 
 
-async def _abort(context: Context, status: Status) -> None:
+async def abort(context: Context, status: Status) -> None:
+    """End a call with a rich status; does not return."""
     to_grpc: Any = vars(rpc_status)["to_status"]  # grpcio-status carries no types
     await context.abort_with_status(to_grpc(status))

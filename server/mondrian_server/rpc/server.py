@@ -1,11 +1,14 @@
 """The gRPC server: its options, its services and its address."""
 
+from pathlib import Path
+
 import grpc
 from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
 from mondrian_server.errors import StartupError
 from mondrian_server.rpc.analysis_service import AnalysisServicer
+from mondrian_server.rpc.authentication import Authentication, AuthenticationInterceptor
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.counting import UNOBSERVED, Counting, RpcObserver
 from mondrian_server.rpc.health import Health
@@ -41,20 +44,24 @@ def make_server(
     health: Health,
     max_message_bytes: int,
     observer: RpcObserver = UNOBSERVED,
+    authentication: Authentication,
+    reflection: bool,
 ) -> grpc.aio.Server:
     """Return a server with every service on it, not yet bound or started; `observer` hears of every call."""
-    server = grpc.aio.server(interceptors=[Counting(observer, _METHODS)], options=_options(max_message_bytes))
+    interceptors = (Counting(observer, _METHODS), AuthenticationInterceptor(authentication))
+    server = grpc.aio.server(interceptors=interceptors, options=_options(max_message_bytes))
     register(server, ANALYSIS_SERVICE, analyses)
     register(server, ADVISOR_SERVICE, advisors)
     register(server, MODEL_SERVICE, models)
     health.register(server)
-    services = (
-        ANALYSIS_SERVICE.full_name,
-        ADVISOR_SERVICE.full_name,
-        MODEL_SERVICE.full_name,
-        HEALTH_SERVICE.full_name,
-    )
-    register_reflection(server, services)
+    if reflection:
+        services = (
+            ANALYSIS_SERVICE.full_name,
+            ADVISOR_SERVICE.full_name,
+            MODEL_SERVICE.full_name,
+            HEALTH_SERVICE.full_name,
+        )
+        register_reflection(server, services)
     return server
 
 
@@ -67,6 +74,17 @@ def bind(server: grpc.aio.Server, address: str) -> int:
     if port == 0:
         raise StartupError(f"cannot listen on {address}")
     return port
+
+
+def bind_private(server: grpc.aio.Server, path: Path) -> str:
+    """Listen on a unix socket too, without TLS, and return the target for channels of this process.
+
+    Whoever comes by it is named by its key alone. Nobody else may enter the folder of `path`: it guards the socket.
+    """
+    target = f"unix:{path}"
+    if server.add_insecure_port(target) == 0:
+        raise StartupError(f"cannot listen on {target}")
+    return target
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:

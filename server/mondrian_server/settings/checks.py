@@ -13,22 +13,22 @@ _MAX_MODEL_ID_CHARACTERS = 63
 _PORTS = range(65536)
 
 
-def loopback_address(address: str) -> str:
-    """Return `host:port` as given; raises ValueError unless the host is this machine's loopback."""
+def host_and_port(address: str) -> str:
+    """Return `host:port` as given; raises ValueError for anything else."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) not in _PORTS:
         raise ValueError("must be host:port, such as 127.0.0.1:50051")
-    if not _is_loopback(host):
-        raise ValueError("must be a loopback host (127.0.0.1, [::1] or localhost), because there are no keys yet")
     return address
 
 
-def loopback_address_or_none(address: str) -> str:
-    """Return `host:port` as `loopback_address` does, or empty, which stands for none."""
-    return loopback_address(address) if address else ""
+def host_and_port_or_none(address: str) -> str:
+    """Return `host:port` as given, or empty, which stands for none; raises ValueError for anything else."""
+    return host_and_port(address) if address else ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Return whether the host of `host:port` is this machine's loopback."""
+    host = address.rpartition(":")[0]
     if host == "localhost":
         return True
     try:
@@ -88,3 +88,31 @@ _ORDERED = (
 def out_of_order(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of settings whose first is greater than its second."""
     return ((low, high) for low, high in _ORDERED if values[low] > values[high])
+
+
+def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each setting that does not go with the others, and what it must be, as a line goes on."""
+    keys, certificates = values["keys_file"], values["tls_client_ca_file"]
+    if not is_loopback(values["grpc_address"]) and not (keys or certificates):
+        yield (
+            "grpc_address",
+            f"{_LOOPBACK}, not {values['grpc_address']!r}, because callers have neither keys (keys_file) nor client "
+            "certificates (tls_client_ca_file)",
+        )
+    if values["http_address"] and not is_loopback(values["http_address"]) and not keys:
+        yield (
+            "http_address",
+            f"{_LOOPBACK}, not {values['http_address']!r}, because callers have no keys (keys_file)",
+        )
+    for given, needed in _NEEDED:
+        if values[given] and not values[needed]:
+            yield given, f"needs {needed} beside it"
+
+
+_LOOPBACK = "must be a loopback host (127.0.0.1, [::1] or localhost)"
+_NEEDED = (
+    ("tls_certificate_file", "tls_key_file"),
+    ("tls_key_file", "tls_certificate_file"),
+    ("tls_client_ca_file", "tls_certificate_file"),
+)
+"""Pairs of settings of which the first is of no use without the second."""

@@ -11,8 +11,8 @@ from mondrian_server.settings.checks import (
     derived_model_id,
     group_of_keys_and_values,
     home_expanded,
-    loopback_address,
-    loopback_address_or_none,
+    host_and_port,
+    host_and_port_or_none,
     no_draft_model,
 )
 from mondrian_server.settings.embedded import embedded_model
@@ -36,10 +36,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
-    grpc_address: Annotated[str, AfterValidator(loopback_address)] = "127.0.0.1:50051"
-    """Where gRPC listens, host:port; port 0 takes a free one. Only loopback hosts, because there are no keys yet."""
+    grpc_address: Annotated[str, AfterValidator(host_and_port)] = "127.0.0.1:50051"
+    """Where gRPC listens, host:port; port 0 takes a free one. Without keys or client certificates, loopback only."""
+    keys_file: Folder | None = None
+    """The file of API keys, made by `mondrian keys add`. With it, every call needs a key or a client certificate."""
+    tls_certificate_file: Folder | None = None
+    """The server's certificate and its chain, PEM. With it, gRPC is spoken over TLS only. Files may be replaced."""
+    tls_key_file: Folder | None = None
+    """The private key of the certificate, PEM."""
+    tls_client_ca_file: Folder | None = None
+    """The authorities, PEM, whose client certificates are taken. With it, every connection must show one."""
+    reflection: Literal["auto", "on", "off"] = "auto"
+    """Whether anybody may ask for the contract by gRPC reflection. auto: on a server where everybody is local."""
 
-    http_address: Annotated[str, AfterValidator(loopback_address_or_none)] = "127.0.0.1:8080"
+    http_address: Annotated[str, AfterValidator(host_and_port_or_none)] = "127.0.0.1:8080"
     """Where the gateway listens for HTTP, host:port; port 0 takes a free one. Empty: there is no gateway."""
     http_allowed_hosts: Names = ()
     """Names in the Host header that are served beside those of loopback and http_address. *: all."""

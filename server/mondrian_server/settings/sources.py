@@ -8,14 +8,14 @@ from typing import Any
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from mondrian_server.errors import StartupError
-from mondrian_server.settings.checks import out_of_order
+from mondrian_server.settings.checks import conflicts, out_of_order
 from mondrian_server.settings.fields import Settings
 from mondrian_server.toml_files import checked, read_toml
 
 ENVIRONMENT_PREFIX = "MONDRIAN_"
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
-NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "MONDRIAN_ADDRESS", "MONDRIAN_CHANNEL_FD"})
-"""Variables with our prefix that are not settings: the file's path, the client's address, a child's descriptor."""
+NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "MONDRIAN_ADDRESS", "MONDRIAN_API_KEY", "MONDRIAN_CHANNEL_FD"})
+"""Variables with our prefix that are not settings: the file's path, the client's own, a child's descriptor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,5 +133,6 @@ def _check_together(settings: Settings, labels: Mapping[str, str]) -> None:
         f"but {values[low]:,} is greater than {values[high]:,}"
         for low, high in out_of_order(values)
     ]
+    lines += [f"{labels.get(name, name)}: {rule}" for name, rule in conflicts(values)]
     if lines:
         raise StartupError("\n".join(lines))

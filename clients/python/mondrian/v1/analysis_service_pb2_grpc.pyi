@@ -30,19 +30,23 @@ class AnalysisServiceStub:
     """Analyses pictures and text with a vision-language model.
 
     An analysis is a resource, `analyses/{id}`. It is not a long-running operation in the sense of AIP-151, because those
-    cannot stream. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
+    cannot stream. Where the server knows callers, each call shows an API key, as metadata `authorization: Bearer KEY`, or
+    comes over a connection with a client certificate, and a caller's analyses exist for nobody else. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
 
         code                reason                     meaning
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
         INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        UNAUTHENTICATED     UNAUTHENTICATED            no API key and no client certificate that the server knows
+        PERMISSION_DENIED   KEY_REVOKED                the API key was good once
         NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
         FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
-        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
@@ -83,19 +87,23 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
     """Analyses pictures and text with a vision-language model.
 
     An analysis is a resource, `analyses/{id}`. It is not a long-running operation in the sense of AIP-151, because those
-    cannot stream. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
+    cannot stream. Where the server knows callers, each call shows an API key, as metadata `authorization: Bearer KEY`, or
+    comes over a connection with a client certificate, and a caller's analyses exist for nobody else. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
 
         code                reason                     meaning
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
         INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        UNAUTHENTICATED     UNAUTHENTICATED            no API key and no client certificate that the server knows
+        PERMISSION_DENIED   KEY_REVOKED                the API key was good once
         NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
         FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
-        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
@@ -132,19 +140,23 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
     """Analyses pictures and text with a vision-language model.
 
     An analysis is a resource, `analyses/{id}`. It is not a long-running operation in the sense of AIP-151, because those
-    cannot stream. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
+    cannot stream. Where the server knows callers, each call shows an API key, as metadata `authorization: Bearer KEY`, or
+    comes over a connection with a client certificate, and a caller's analyses exist for nobody else. Errors carry `google.rpc.ErrorInfo` with the domain `mondrian` and a stable reason:
 
         code                reason                     meaning
         INVALID_ARGUMENT    INVALID_REQUEST            a field is missing or out of range; BadRequest names it
         INVALID_ARGUMENT    INVALID_IMAGE              an image cannot be decoded, or is too large; BadRequest names it
         INVALID_ARGUMENT    CONTEXT_EXCEEDED           prompt, images and max_tokens do not fit the model's context
         INVALID_ARGUMENT    REQUEST_ID_REUSED          the request_id stands for another request already
+        UNAUTHENTICATED     UNAUTHENTICATED            no API key and no client certificate that the server knows
+        PERMISSION_DENIED   KEY_REVOKED                the API key was good once
         NOT_FOUND           ANALYSIS_NOT_FOUND         no such analysis, or it is not the caller's
         NOT_FOUND           MODEL_NOT_FOUND            no such model (GetModel only)
         FAILED_PRECONDITION ANALYSIS_ACTIVE            an analysis is deleted only after its end: cancel it first
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
-        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue is full; RetryInfo says when to come back
-        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             the waiting images fill the room set aside; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
         DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
