@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from setproctitle import setproctitle
@@ -33,7 +34,8 @@ from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.authentication import Authentication
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.health import Health
-from mondrian_server.rpc.server import bind, make_health, make_server
+from mondrian_server.rpc.server import bind, bind_private, make_health, make_server
+from mondrian_server.rpc.tls import Tls, TlsFiles
 from mondrian_server.settings import Settings
 from mondrian_server.signals import let_signals_end_the_process, stop_signal
 
@@ -115,6 +117,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
     advisors = Advisors.load(settings.advisors_file)
     keys = KeyRing.open(settings.keys_file)
     authentication = Authentication(keys=keys, certificates=settings.tls_client_ca_file is not None)
+    tls = _tls(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
         health = make_health()
@@ -164,16 +167,17 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             limits=_metrics_limits(settings),
         )
         metrics.follow(parts.read)
-        port = bind(server, settings.grpc_address)
+        port = bind(server, settings.grpc_address, tls)
         # The gateway is a caller like any other, with a way of its own that needs no certificate.
-        private = f"unix:{stack.enter_context(tempfile.TemporaryDirectory(prefix='mondrian-'))}/grpc"
-        bind(server, private)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mondrian-"))
+        private = bind_private(server, Path(folder) / "grpc")
         await analyses.recover()
         await stack.enter_async_context(_task(health.run()))
         await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
         await stack.enter_async_context(_task(resources.run()))
-        if keys is not None:
-            await stack.enter_async_context(_task(keys.run()))
+        for watched in (keys, tls):
+            if watched is not None:
+                await stack.enter_async_context(_task(watched.run()))
         supervision = await stack.enter_async_context(_task(engine.run()))
         await server.start()
         stack.push_async_callback(server.stop, 1.0)
@@ -240,6 +244,18 @@ def _metrics_limits(settings: Settings) -> Limits:
         max_waiting=settings.max_waiting_analyses,
         max_waiting_bytes=settings.max_waiting_bytes,
         retention_bytes=settings.retention_bytes,
+    )
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    return Tls(
+        TlsFiles(
+            certificate=settings.tls_certificate_file,
+            key=settings.tls_key_file,
+            client_ca=settings.tls_client_ca_file,
+        )
     )
 
 

@@ -165,6 +165,16 @@ def test_other_hosts_are_accepted_where_callers_are_known() -> None:
     assert line.startswith("--grpc-address: must be a loopback host")
 
 
+def test_http_needs_keys_for_other_hosts() -> None:
+    """The gateway's callers are named by keys alone, so client certificates do not open it."""
+    tls = {"tls_certificate_file": "c.pem", "tls_key_file": "k.pem", "tls_client_ca_file": "ca.pem"}
+    address = {"http_address": "0.0.0.0:8080"}
+    assert load({**address, "keys_file": "keys.toml"}, {}).http_address == address["http_address"]
+    for flags in (address, address | tls):
+        (line,) = refusal(flags=flags)
+        assert line.startswith("--http-address: must be a loopback host") and "no keys (keys_file)" in line
+
+
 def test_tls_settings_need_one_another() -> None:
     """A certificate needs its key, a key its certificate, and client certificates a server's certificate."""
     assert refusal(flags={"tls_certificate_file": "c"}) == ["--tls-certificate-file: needs tls_key_file beside it"]

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
 
 from mondrian_server.callers.keys import DIGEST_BYTES, SALT_BYTES, Proof
 from mondrian_server.callers.limits import CallerLimits
@@ -25,9 +24,6 @@ from mondrian_server.errors import StartupError
 from mondrian_server.toml_files import read_toml
 
 MAX_NAME_CHARACTERS = 64
-
-Signature: TypeAlias = tuple[int, int, int, int]
-"""What changes with a file: when it and its mode were written, its size, and which file it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +55,6 @@ def read_key_file(path: Path) -> KeyEntries:
         keys={key.id: _entry(name, key) for name, table in tables.items() for key in table.keys},
         limits={name: CallerLimits(**table.model_dump(exclude={"keys"})) for name, table in tables.items()},
     )
-
-
-def signature_of(path: Path) -> Signature | None:
-    """Return the file's signature, or None where it cannot be seen."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def is_readable_by_others(path: Path) -> bool:

@@ -6,13 +6,11 @@ from typing import Self
 
 import structlog
 
-from mondrian_server.callers.key_file import is_readable_by_others, read_key_file, signature_of
+from mondrian_server.callers.key_file import is_readable_by_others, read_key_file
 from mondrian_server.callers.keys import Key, Proof
 from mondrian_server.callers.limits import CallerLimits
 from mondrian_server.errors import KeyRevoked, StartupError, Unauthenticated
-
-LOOK_INTERVAL_S = 1.0
-"""How often the file is looked at."""
+from mondrian_server.file_watch import FileWatch
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -25,7 +23,7 @@ class KeyRing:
         self._path = path
         # Compared with where no key has the id, so that this answer takes as long as the one to a wrong secret.
         self._nobody = Proof.of(Key.make())
-        self._seen = signature_of(path)  # Before reading: a change in between shows at the next look.
+        self._watch = FileWatch([path])
         self._entries = read_key_file(path)
         if is_readable_by_others(path):
             _log.warning("the key file can be read by others than its owner; chmod 600 it", file=str(path))
@@ -61,11 +59,8 @@ class KeyRing:
     async def run(self) -> None:
         """Take the file's keys again whenever it changes, until cancelled; a broken file changes nothing."""
         while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
-            seen = await asyncio.to_thread(signature_of, self._path)
-            if seen != self._seen:
-                self._seen = seen
-                await self._reload()
+            await self._watch.changed()
+            await self._reload()
 
     async def _reload(self) -> None:
         try:

@@ -15,6 +15,7 @@ from mondrian_server.rpc.health import Health
 from mondrian_server.rpc.reflection import METHODS as REFLECTION_METHODS
 from mondrian_server.rpc.reflection import register_reflection
 from mondrian_server.rpc.registration import register
+from mondrian_server.rpc.tls import Tls
 
 ANALYSIS_SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 ADVISOR_SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
@@ -65,15 +66,12 @@ def make_server(
     return server
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
+def bind(server: grpc.aio.Server, address: str, tls: Tls | None = None) -> int:
     """Listen on `host:port` (port 0: a free one) and return the port; raises StartupError if it is taken."""
     try:
-        port = server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartupError(f"cannot listen on {address}: is another server running there?") from error
-    if port == 0:
-        raise StartupError(f"cannot listen on {address}")
-    return port
 
 
 def bind_private(server: grpc.aio.Server, path: Path) -> str:
@@ -82,8 +80,10 @@ def bind_private(server: grpc.aio.Server, path: Path) -> str:
     Whoever comes by it is named by its key alone. Nobody else may enter the folder of `path`: it guards the socket.
     """
     target = f"unix:{path}"
-    if server.add_insecure_port(target) == 0:
-        raise StartupError(f"cannot listen on {target}")
+    try:
+        server.add_insecure_port(target)
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {target}") from error
     return target
 
 
