@@ -11,31 +11,28 @@ from pathlib import Path
 import structlog
 from setproctitle import setproctitle
 
+from mondrian_server import configuration
 from mondrian_server.advisors import Advisors
-from mondrian_server.analyses.admission import AdmissionLimits
-from mondrian_server.analyses.housekeeping import Retention, keep_house
-from mondrian_server.analyses.resolution import Defaults
+from mondrian_server.analyses.housekeeping import keep_house
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
-from mondrian_server.analyses.validation import RequestLimits
 from mondrian_server.callers import KeyRing
 from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
-from mondrian_server.engine.protocol import EngineConfig, Step
-from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor, SupervisionLimits
+from mondrian_server.engine.protocol import Step
+from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor
 from mondrian_server.gateway.connection import open_channel
 from mondrian_server.gateway.serving import Gateway
 from mondrian_server.http_face import http_face
 from mondrian_server.images.decoder import ImageDecoder
-from mondrian_server.images.protocol import ImageLimits
-from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
-from mondrian_server.metrics import Limits, Metrics, Parts, Resources, versions
+from mondrian_server.log.sqlite import SqliteLog
+from mondrian_server.metrics import Metrics, Parts, Resources, versions
 from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.authentication import Authentication
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.health import Health
 from mondrian_server.rpc.server import bind, bind_private, make_health, make_server
-from mondrian_server.rpc.tls import Tls, TlsFiles
+from mondrian_server.rpc.tls import Tls
 from mondrian_server.settings import Settings
 from mondrian_server.signals import let_signals_end_the_process, stop_signal
 
@@ -117,22 +114,24 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
     advisors = Advisors.load(settings.advisors_file)
     keys = KeyRing.open(settings.keys_file)
     authentication = Authentication(keys=keys, certificates=settings.tls_client_ca_file is not None)
-    tls = _tls(settings)
+    tls = Tls.open(configuration.tls_files(settings))
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
         health = make_health()
         metrics = Metrics(build=versions(), model=settings.model_name)
         listeners = _Listeners(health)
         log = await SqliteLog.open(
-            settings.data_dir / LOG_NAME, _log_options(settings), on_availability=listeners.log_changed
+            settings.data_dir / LOG_NAME, configuration.log_options(settings), on_availability=listeners.log_changed
         )
         stack.push_async_callback(log.close)
-        engine = EngineSupervisor(_engine_config(settings), _supervision_limits(settings), command=engine_command)
-        decoder = await stack.enter_async_context(ImageDecoder(_image_limits(settings), observer=metrics))
+        engine = EngineSupervisor(
+            configuration.engine_config(settings), configuration.supervision_limits(settings), command=engine_command
+        )
+        decoder = await stack.enter_async_context(ImageDecoder(configuration.image_limits(settings), observer=metrics))
         scheduler = Scheduler(engine, slots=settings.slots, lookahead=settings.lookahead)
         analyses = AnalysesService(
-            limits=_admission_limits(settings),
-            defaults=_defaults(settings),
+            limits=configuration.admission_limits(settings),
+            defaults=configuration.defaults(settings),
             engine=engine,
             scheduler=scheduler,
             decoder=decoder,
@@ -150,7 +149,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             max_message_bytes=settings.max_message_bytes,
             observer=metrics,
             authentication=authentication,
-            reflection=_has_reflection(settings, authentication),
+            reflection=configuration.has_reflection(settings, authentication),
         )
         resources = Resources(
             log,
@@ -164,7 +163,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             decoder=decoder,
             log=log,
             resources=resources,
-            limits=_metrics_limits(settings),
+            limits=configuration.metrics_limits(settings),
         )
         metrics.follow(parts.read)
         port = bind(server, settings.grpc_address, tls)
@@ -173,7 +172,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
         private = bind_private(server, Path(folder) / "grpc")
         await analyses.recover()
         await stack.enter_async_context(_task(health.run()))
-        await stack.enter_async_context(_task(keep_house(log, analyses, _retention(settings))))
+        await stack.enter_async_context(_task(keep_house(log, analyses, configuration.retention(settings))))
         await stack.enter_async_context(_task(resources.run()))
         for watched in (keys, tls):
             if watched is not None:
@@ -236,101 +235,3 @@ async def _task(work: Coroutine[None, None, None]) -> AsyncGenerator["asyncio.Ta
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
-
-
-def _metrics_limits(settings: Settings) -> Limits:
-    return Limits(
-        slots=settings.slots,
-        max_waiting=settings.max_waiting_analyses,
-        max_waiting_bytes=settings.max_waiting_bytes,
-        retention_bytes=settings.retention_bytes,
-    )
-
-
-def _tls(settings: Settings) -> Tls | None:
-    if settings.tls_certificate_file is None or settings.tls_key_file is None:
-        return None
-    return Tls(
-        TlsFiles(
-            certificate=settings.tls_certificate_file,
-            key=settings.tls_key_file,
-            client_ca=settings.tls_client_ca_file,
-        )
-    )
-
-
-def _has_reflection(settings: Settings, authentication: Authentication) -> bool:
-    return settings.reflection == "on" or (settings.reflection == "auto" and not authentication.is_needed)
-
-
-def _engine_config(settings: Settings) -> EngineConfig:
-    return EngineConfig(
-        model=settings.model_source,
-        slots=settings.slots,
-        prefill_step_tokens=settings.prefill_step_tokens,
-        max_context_tokens=settings.max_context_tokens,
-        vision_cache_entries=settings.vision_cache_entries,
-        prefix_cache_bytes=settings.prefix_cache_bytes,
-        kv_bits=settings.kv_cache_bits,
-        kv_group_size=settings.kv_cache_group_size,
-        adapter=str(settings.adapter_path or ""),
-        thinking=settings.thinking,
-        thinking_budget_tokens=settings.thinking_budget_tokens,
-        trust_remote_code=settings.trust_remote_code,
-        download_stall_limit_s=settings.download_stall_limit_s,
-    )
-
-
-def _supervision_limits(settings: Settings) -> SupervisionLimits:
-    return SupervisionLimits(
-        beat_timeout_s=settings.engine_beat_timeout_s,
-        operation_limit_s=settings.engine_operation_limit_s,
-        load_limit_s=settings.engine_load_limit_s,
-        backoff_s=settings.engine_restart_backoff_s,
-        backoff_max_s=settings.engine_restart_backoff_max_s,
-    )
-
-
-def _image_limits(settings: Settings) -> ImageLimits:
-    return ImageLimits(
-        max_image_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        max_normalised_pixels=settings.max_normalised_pixels,
-        decode_limit_s=settings.image_decode_limit_s,
-        memory_limit_bytes=settings.image_memory_bytes,
-    )
-
-
-def _log_options(settings: Settings) -> SqliteOptions:
-    return SqliteOptions(
-        full_synchronous=settings.log_synchronous == "full",
-        keep_images=settings.keep_images,
-        max_file_bytes=settings.log_max_bytes,
-    )
-
-
-def _retention(settings: Settings) -> Retention:
-    return Retention(age_s=settings.retention_s, total_bytes=settings.retention_bytes)
-
-
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(
-        model=settings.model_id,
-        max_tokens=settings.default_max_tokens,
-        token_interval_s=settings.token_interval_s,
-        progress_interval_s=settings.progress_interval_s,
-    )
-
-
-def _admission_limits(settings: Settings) -> AdmissionLimits:
-    return AdmissionLimits(
-        max_waiting=settings.max_waiting_analyses,
-        max_waiting_bytes=settings.max_waiting_bytes,
-        deadline_margin_s=settings.deadline_margin_s,
-        request=RequestLimits(
-            max_prompt_characters=settings.max_prompt_characters,
-            max_images=settings.max_request_images,
-            max_image_bytes=settings.max_image_bytes,
-            max_images_bytes=settings.max_request_image_bytes,
-        ),
-    )

@@ -9,7 +9,7 @@ import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -44,6 +44,11 @@ class Tls:
         self._first = _configuration(files)
         self._lock = threading.Lock()
         self._next: grpc.ServerCertificateConfiguration | None = None
+
+    @classmethod
+    def open(cls, files: TlsFiles | None) -> Self | None:
+        """Return what is made of the files, or None where the server has none; raises StartupError."""
+        return None if files is None else cls(files)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files while `run` does."""
