@@ -26,6 +26,7 @@ OPEN_SERVICES = (
 )
 """Services that anybody may call, where they are served."""
 
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _HEADER = "authorization"
 _SCHEME = "bearer"
 
@@ -123,8 +124,9 @@ def _named_by_certificate(context: Context) -> str:
 
 
 def _naming(handler: MethodHandler, name: Name) -> MethodHandler:
-    """Return the handler, with the caller known while it runs. Ours take one request each; see registration."""
-    serve = handler.unary_stream or handler.unary_unary
+    """Return the handler with the caller known while it runs; ours are coroutines of whatever kind."""
+    kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+    serve = getattr(handler, kind)
 
     async def serve_named(request: Any, context: Context) -> Any:
         try:
@@ -133,7 +135,6 @@ def _naming(handler: MethodHandler, name: Name) -> MethodHandler:
             return await abort(context, to_status(error))
         return await serve(request, context)
 
-    kind = "unary_stream" if handler.response_streaming else "unary_unary"
     return handler._replace(**{kind: serve_named})
 
 
