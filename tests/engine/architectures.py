@@ -340,12 +340,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
-def write_architecture(name: str, folder: Path, *, seed: int = 1) -> Path:
-    """Write a checkpoint of an architecture with random weights, and return its folder."""
+def write_architecture(name: str, folder: Path, *, seed: int = 1, **changes: Any) -> Path:
+    """Write a checkpoint of an architecture with random weights, and return its folder.
+
+    `changes` are other entries of its configuration.
+    """
     architecture = ARCHITECTURES[name]
     folder.mkdir(parents=True)
     ids, size = _write_tokenizer(architecture, folder)
-    config = {"model_type": name} | architecture.config(ids, size)
+    config = {"model_type": name} | architecture.config(ids, size) | changes
     _write(folder / "config.json", config)
     if architecture.preprocessor is not None:
         _write(folder / "preprocessor_config.json", architecture.preprocessor)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -95,10 +95,10 @@ class Seen:
 class Engine:
     """An engine process and everything that it has told."""
 
-    def __init__(self, model: Path | str, **config: Any):
-        """Start it and send its configuration."""
+    def __init__(self, model: Path | str, *, variables: Mapping[str, str] | None = None, **config: Any):
+        """Start it, with these variables beside our own, and send its configuration."""
         ours, theirs = socket.socketpair()
-        environment = os.environ | {CHANNEL_VARIABLE: str(theirs.fileno())}
+        environment = os.environ | dict(variables or {}) | {CHANNEL_VARIABLE: str(theirs.fileno())}
         command = (sys.executable, "-m", "mondrian_server.engine.process")
         self.model = model
         self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), env=environment)

@@ -64,7 +64,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class Life(msgspec.Struct, frozen=True, kw_only=True):
     """One life of the engine.
 
-    load_s, load_bytes: how long loading takes, told in `load_frames` frames.
+    load_s, load_bytes: how long loading takes, told in `load_frames` frames; `downloads`: as a download.
     step_s: the time of one step, which gives each row one token.
     prepare_s: how long a row stays in PREPARING.
     tokens: what a row generates before it ends its turn, unless its own `max_tokens` comes first.
@@ -75,6 +75,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float = 0.0
     load_bytes: int = 1000
     load_frames: int = 4
+    downloads: bool = False
     step_s: float = 0.01
     prepare_s: float = 0.0
     tokens: int = 20
@@ -186,7 +187,8 @@ class _Engine:
         life = self._life
         for frame in range(life.load_frames):
             done = life.load_bytes * frame // life.load_frames
-            self._send(Loading(message="loading", done_bytes=done, total_bytes=life.load_bytes))
+            total, downloading = life.load_bytes, life.downloads
+            self._send(Loading(message="loading", done_bytes=done, total_bytes=total, downloading=downloading))
             time.sleep(life.load_s / life.load_frames)
             if frame == life.load_frames // 2:
                 self._fail_if("load")

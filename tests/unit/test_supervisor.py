@@ -238,6 +238,18 @@ async def test_a_load_that_outlasts_its_limit_is_ended_though_the_engine_beats(t
         assert EngineState.READY not in diary.states
 
 
+async def test_a_download_that_goes_on_is_no_load_that_lasts(tmp_path: Path) -> None:
+    """The load limit counts from the last bytes that were downloaded; a download that stands still is ended by it."""
+    limits = SupervisionLimits(load_limit_s=2.0, backoff_s=0.05)
+    steady = Life(load_s=5.0, load_frames=10, downloads=True)
+    async with supervised(steady, folder=tmp_path, limits=limits) as (_, diary, _):
+        await diary.until(is_ready)
+        assert diary.losses == 0
+    stuck = Life(load_s=120.0, load_frames=2, downloads=True)
+    async with supervised(stuck, folder=tmp_path, limits=limits) as (_, diary, _):
+        await diary.until(lambda diary: diary.losses == 1)
+
+
 async def test_an_engine_that_is_silent_from_its_start_is_ended_at_the_load_limit(tmp_path: Path) -> None:
     """An engine that never beats has until the load limit."""
     limits = SupervisionLimits(load_limit_s=1.5, beat_timeout_s=0.4, backoff_s=0.05)

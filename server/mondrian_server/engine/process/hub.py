@@ -7,6 +7,7 @@ files lie where huggingface_hub looks for them, and it does all the rest.
 
 import fcntl
 import hashlib
+import importlib
 import os
 import queue
 import threading
@@ -27,6 +28,7 @@ _DUPLICATES = ("*consolidated.safetensors",)
 """A second form of the weights, which mlx-vlm does not read."""
 
 _AT_ONCE = 4
+_CHUNK_BYTES = 64 * 1024
 _REPORT_EVERY_S = 0.25
 _RETRY_AFTER_S = 1.0
 _MOST_BYTES_BY_HTTP = 50 * 10**9
@@ -94,6 +96,9 @@ def find(model: str, *, code: bool, stall_limit_s: float, report: Callable[[Load
         DownloadError: the model cannot be had.
 
     """
+    # At its own 10 MB, a slow line would look like one that brings nothing, and an interruption would lose as much.
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
     wanted = {"allow_patterns": [*_FILES, *(_CODE if code else ())], "ignore_patterns": list(_DUPLICATES)}
     snapshot = member("huggingface_hub", "snapshot_download")
     with _explained(model):

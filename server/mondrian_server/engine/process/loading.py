@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mondrian_server.engine.process.hub import find
+from mondrian_server.engine.process.hub import DownloadError, find
 from mondrian_server.engine.process.layout import lay_out_for_cpu
 from mondrian_server.engine.process.mlx_internals import keep_numpy
 from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate, member, parameters
@@ -94,6 +94,7 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
     model, processor = member("mlx_vlm", "load")(
         str(folder), adapter_path=config.adapter or None, lazy=True, trust_remote_code=trusted
     )
+    _check_adapter_weights(model, config.adapter)
     _check_kv_groups(model.config, config)
     _widen_on_cpu(model)
     weights = _evaluate(model, report)
@@ -135,6 +136,15 @@ def _check_adapter(adapter: str) -> None:
         raise LoadError(f"adapter_path: the folder {adapter} does not exist.")
     if adapter and not (Path(adapter) / "adapter_config.json").is_file():
         raise LoadError(f"adapter_path: the folder {adapter} holds no adapter, because it has no adapter_config.json.")
+
+
+def _check_adapter_weights(model: Any, adapter: str) -> None:
+    """Raise LoadError where an adapter is one for another model; mlx-vlm 0.7.10 leaves out what has no place."""
+    places = {name for name, _ in parameters(model)}
+    for file in Path(adapter).glob("*.safetensors") if adapter else ():
+        names: dict[str, Any] = member("mlx.core", "load")(str(file))
+        if strangers := names.keys() - places:
+            raise LoadError(f"adapter_path: {len(strangers)} weights in {adapter} have no place in the model.")
 
 
 def _check_kv_groups(model: Any, config: EngineConfig) -> None:
@@ -226,6 +236,8 @@ def _head_size(config: Any) -> int:
 
 
 def _explain(model: str, error: Exception) -> str:
+    if isinstance(error, DownloadError):
+        return f"The model {model} cannot be downloaded: {error}."
     if asks_for_trust(error):
         return f"The model {model} cannot be loaded: it needs Python code of its own; see trust_remote_code."
     if isinstance(error, json.JSONDecodeError):
