@@ -96,6 +96,9 @@ def test_toml_takes_whole_numbers_for_seconds(config: Path) -> None:
         ("image_decode_limit_s", "0", "greater than 0"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("model_id", "a/b", "must match pattern"),
+        ("kv_cache_bits", "5", "must be 0, 2, 3, 4, 6 or 8"),
+        ("kv_cache_group_size", "48", "must be 32, 64 or 128"),
+        ("draft_model", "studio/draft", "no analysis can join a batch that a draft model speculates for"),
     ],
     ids=str,
 )

@@ -9,8 +9,10 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import psutil
 import pytest
+import structlog
 
 from mondrian_server.child import count_oom_kills
 from mondrian_server.engine.interface import EngineState, EngineStatus
@@ -68,10 +70,10 @@ class Diary:
 
 @contextlib.asynccontextmanager
 async def supervised(
-    *lives: Life, folder: Path, limits: SupervisionLimits = LIMITS
+    *lives: Life, folder: Path, limits: SupervisionLimits = LIMITS, config: EngineConfig = CONFIG
 ) -> AsyncGenerator[tuple[EngineSupervisor, Diary, asyncio.Task[None]]]:
     """Run a supervisor over a scripted engine; at the end no process may be left."""
-    supervisor = EngineSupervisor(CONFIG, limits, command=command(lives, folder / "starts"))
+    supervisor = EngineSupervisor(config, limits, command=command(lives, folder / "starts"))
     diary = Diary()
     supervisor.listen(diary)
     task = asyncio.create_task(supervisor.run())
@@ -236,6 +238,17 @@ async def test_a_load_that_outlasts_its_limit_is_ended_though_the_engine_beats(t
     async with supervised(Life(load_s=60.0), Life(), folder=tmp_path, limits=limits) as (_, diary, _):
         await diary.until(lambda diary: diary.losses == 1)
         assert EngineState.READY not in diary.states
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_trust_in_a_models_own_code_is_said_loudly(trusted: bool, tmp_path: Path) -> None:
+    """A warning tells of it at the start, and only where it is so."""
+    config = msgspec.structs.replace(CONFIG, trust_remote_code=trusted)
+    with structlog.testing.capture_logs() as lines:
+        async with supervised(Life(), folder=tmp_path, config=config) as (_, diary, _):
+            await diary.until(is_ready)
+    warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert [("trust_remote_code" in line) for line in warnings] == [True] * trusted
 
 
 async def test_a_download_that_goes_on_is_no_load_that_lasts(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ class EngineSupervisor:
 
     async def run(self) -> None:
         """Keep an engine alive until cancelled; raises StartupError if the first one cannot load its model."""
+        if self._config.trust_remote_code:
+            _log.warning("Python code that comes with the model is run, because trust_remote_code is set")
         while True:
             await self._live()
             await asyncio.sleep(self._status.retry_after_s)
@@ -190,8 +192,6 @@ class EngineSupervisor:
                     active_memory_bytes=frame.active_memory_bytes,
                 )
                 _log.info("engine is ready", pid=self.pid, model=frame.model.architecture)
-                if frame.model.trusts_remote_code:
-                    _log.warning("the model's own Python code may run, because trust_remote_code is set", pid=self.pid)
             case LoadFailed():
                 if not self._ever_ready:
                     raise StartupError(frame.message)
