@@ -16,10 +16,14 @@ WIDTH, HEIGHT = 128, 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An item of the container. Its number is its place, from 1; `tiles` are the numbers of a grid's tiles."""
+    """An item of the container. Its number is its place, from 1; `tiles` are the numbers of a grid's tiles.
+
+    `rest` is what its entry says behind the kind: its name and, of some kinds, more.
+    """
 
     kind: bytes
     data: bytes
+    rest: bytes = b"\0"
     properties: Sequence[bytes] = ()
     tiles: Sequence[int] = ()
     describes: int | None = None
@@ -33,7 +37,7 @@ def heic(
     exif: bytes | None = None,
 ) -> bytes:
     """Return the kept picture in a container that claims a size and has these properties."""
-    items = [Item(kind=b"hvc1", data=_coded(), properties=(_configuration(), ispe(*size), *properties))]
+    items = [coded_picture(size=size, properties=properties)]
     if exif is not None:
         items.append(Item(kind=b"Exif", data=bytes(4) + exif, describes=1))
     return container(items, brands=brands)
@@ -43,11 +47,16 @@ def grid(columns: int, rows: int, *, size: tuple[int, int] | None = None, proper
     """Return a picture in tiles, as phones write it: the kept picture in each of them."""
     width, height = size or (columns * WIDTH, rows * HEIGHT)
     shape = struct.pack(">BBBBII", 0, 1, rows - 1, columns - 1, width, height)
-    tiles = [Item(kind=b"hvc1", data=_coded(), properties=(_configuration(), ispe(WIDTH, HEIGHT)))] * (columns * rows)
+    tiles = [coded_picture()] * (columns * rows)
     numbers = range(2, len(tiles) + 2)
     return container(
         [Item(kind=b"grid", data=shape, properties=(ispe(width, height), *properties), tiles=numbers), *tiles]
     )
+
+
+def coded_picture(*, size: tuple[int, int] = (WIDTH, HEIGHT), properties: Sequence[bytes] = ()) -> Item:
+    """Return the kept picture as an item."""
+    return Item(kind=b"hvc1", data=_coded(), properties=(_configuration(), ispe(*size), *properties))
 
 
 def ispe(width: int, height: int) -> bytes:
@@ -86,13 +95,14 @@ def container(items: Sequence[Item], *, brands: Sequence[bytes] = (b"heic", b"mi
 def _meta(items: Sequence[Item], start: int) -> bytes:
     handler = full_box(b"hdlr", bytes(4) + b"pict" + bytes(13))
     primary = full_box(b"pitm", struct.pack(">H", 1))
-    infos = [
-        full_box(b"infe", struct.pack(">HH4sx", number, 0, item.kind), version=2) for number, item in _numbered(items)
-    ]
-    info = full_box(b"iinf", struct.pack(">H", len(items)) + b"".join(infos))
-    return full_box(
-        b"meta", handler + primary + info + _references(items) + _locations(items, start) + _properties(items)
-    )
+    about = _kinds(items) + _references(items) + _locations(items, start) + _properties(items)
+    return full_box(b"meta", handler + primary + about)
+
+
+def _kinds(items: Sequence[Item]) -> bytes:
+    kinds = [struct.pack(">HH4s", number, 0, item.kind) + item.rest for number, item in _numbered(items)]
+    entries = b"".join(full_box(b"infe", kind, version=2) for kind in kinds)
+    return full_box(b"iinf", struct.pack(">H", len(items)) + entries)
 
 
 def _numbered(items: Sequence[Item]) -> Sequence[tuple[int, Item]]:

@@ -7,7 +7,21 @@ from PIL import Image
 
 from mondrian_server.images.decoder import ImageDecoder
 from mondrian_server.pictures import Picture
-from tests.images.containers import CORNERS, HEIGHT, KEPT, WIDTH, box, full_box, grid, heic, imir, irot
+from tests.images.containers import (
+    CORNERS,
+    HEIGHT,
+    KEPT,
+    WIDTH,
+    Item,
+    box,
+    coded_picture,
+    container,
+    full_box,
+    grid,
+    heic,
+    imir,
+    irot,
+)
 from tests.images.files import ORIENTATION_TAG, corners, encoded
 from tests.images.test_pictures import image_of, near
 from tests.images.test_refusals import refusal
@@ -131,3 +145,12 @@ async def test_tiles_that_do_not_cover_the_picture_are_refused(decoder: ImageDec
 async def test_heic_without_its_picture_is_refused(decoder: ImageDecoder) -> None:
     """A container whose picture is of another kind than the decoder knows is refused."""
     assert await refusal(decoder, CORNERS.replace(b"hvc1", b"vvc1")) == DAMAGED
+
+
+@pytest.mark.parametrize("name", [b"Ex\xfff\0", b"mime\0text/\xff\0"], ids=["type", "content type"])
+async def test_heic_items_whose_names_are_no_text_are_refused(decoder: ImageDecoder, name: bytes) -> None:
+    """What would end the process by the binding's own fault is refused before it sees it."""
+    pid = decoder.pid
+    about = Item(kind=name[:4], rest=name[4:], data=bytes(60), describes=1)
+    assert await refusal(decoder, container([coded_picture(), about])) == DAMAGED
+    assert decoder.pid == pid

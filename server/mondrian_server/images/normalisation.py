@@ -11,6 +11,7 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImag
 
 from mondrian_server.images.formats import Format, accepted_names, describe, recognise
 from mondrian_server.images.gif import gif_size
+from mondrian_server.images.heic import check_item_names
 from mondrian_server.images.protocol import MEBIBYTE, ImageLimits
 from mondrian_server.images.webp import webp_size
 from mondrian_server.pictures import Picture
@@ -80,6 +81,8 @@ def _decode(data: bytes, found: Format, limits: ImageLimits) -> tuple[Image.Imag
     """Return the first frame in RGB, scaled down, and its orientation."""
     if found.name in _HEADER_SIZES:
         _check_size(_HEADER_SIZES[found.name](data), limits)
+    if found.name == "HEIC":
+        check_item_names(data)
     with Image.open(io.BytesIO(data), formats=[found.pillow]) as image:
         _check_size(image.size, limits)
         size = _normalised_size(image.size, limits.max_normalised_pixels)
