@@ -40,6 +40,19 @@ class DataDir:
         self._lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a server that runs holds the folder; a folder without a lock file is nobody's."""
+    if not (path / LOCK_NAME).exists():
+        return False
+    lock = FileLock(path / LOCK_NAME, mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def _problem(error: OSError) -> str:
     """Say what is wrong with a folder, in the words of the system."""
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

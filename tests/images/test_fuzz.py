@@ -28,7 +28,7 @@ ROUND = 250
 """Mutated files of one seed. Every run of the tests sends two rounds of each format."""
 MANY = 40
 """Rounds in `make soak`: 10,000 files of each format."""
-SAMPLED = 10
+SAMPLED = 40
 """Of so many files one is kept, to be sent again and again for leaks."""
 SLACK_BYTES = 16 * MEBIBYTE
 """How much resident memory may grow while the sample is sent again, as often as there were rounds."""
@@ -85,7 +85,8 @@ class Hunt:
         """Return the numbers in one line."""
         outcomes = ", ".join(f"{count} × {outcome}" for outcome, count in self.outcomes.most_common())
         peak = f"{self.most_bytes / MEBIBYTE:,.0f} MiB of address space"
-        return f"{outcomes}; slowest {self.slowest_s:.2f} s, {self.slowest}; {peak}; processes replaced after {self.deadly}"
+        times = f"slowest {self.slowest_s:.2f} s, {self.slowest}"
+        return f"{outcomes}; {times}; {peak}; processes replaced after {self.deadly}"
 
 
 def _checked(picture: Picture) -> str:

@@ -8,6 +8,7 @@ import click
 COMMANDS = {
     "serve": "mondrian_server.cli.serve:serve",
     "gateway": "mondrian_server.cli.gateway:gateway",
+    "doctor": "mondrian_server.cli.doctor:doctor",
     "analyze": "mondrian_server.cli.analyze:analyze",
     "create": "mondrian_server.cli.analyze:create",
     "watch": "mondrian_server.cli.watch:watch",

@@ -19,6 +19,8 @@ _VACUUM_ABOVE_PAGES = 4096
 _CHECKED_BYTES = 32 << 20
 """Files up to this size are checked whole at the start (about 0.1 s); in larger ones, what the start reads."""
 
+_ONLY_WAL = "is gone, but {wal} is there, with events of the missing file"
+
 
 class Database:
     """An open file: its connection, for use on the thread that opened it, and what it looked like when opened."""
@@ -87,6 +89,18 @@ def open_database(path: Path, *, full_synchronous: bool, max_file_bytes: int) ->
         yield database
 
 
+def inspect_file(path: Path) -> None:
+    """Look at a file that nobody holds, and leave nothing behind; raises StartupError where it could not be opened."""
+    index = path.with_name(f"{path.name}-shm")
+    had_index = index.exists()
+    with _startup_errors(path):
+        if not path.exists() and _has_wal(path):
+            raise StartupError(_ONLY_WAL.format(wal=_files(path)[1].name))
+        _inspect(path)
+        if not had_index:
+            index.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _startup_errors(path: Path) -> Generator[None]:
     """Turn what goes wrong into one line that names the file."""
@@ -108,7 +122,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 def _begin(path: Path) -> None:
     """Make an empty database under another name and put it in place whole, so that an empty file is always a fault."""
     if _has_wal(path):
-        raise StartupError(f"is gone, but {path.name}-wal is there, with events of the missing file")
+        raise StartupError(_ONLY_WAL.format(wal=_files(path)[1].name))
     new = path.with_name(f"{path.name}.new")
     for leftover in (new, *_files(new)):
         leftover.unlink(missing_ok=True)

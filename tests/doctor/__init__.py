@@ -1,0 +1,1 @@
+"""Tests of the doctor: what it finds on machines that are well, and on others."""
