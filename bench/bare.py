@@ -76,6 +76,7 @@ class Bare:
             # The caller of a request that had to wait has waited since it was due.
             board.seen[index].sent_s = request.at_s if request.when is None else board.now_s()
             ids, inputs = self._inputs(request)
+            board.seen[index].counts["prompt_tokens"] = len(ids)
             (uid,) = generator.insert([ids], max_tokens=request.max_tokens, prompt_kwargs=[inputs])
             index_of[uid] = index
 

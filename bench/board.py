@@ -13,6 +13,7 @@ class Board:
         """Begin the clock."""
         self.seen = [Seen() for _ in range(requests)]
         self.counts = [0] * requests
+        self.killed_s = 0.0
         self._waiting: list[tuple[When, asyncio.Event]] = []
         self._began = time.perf_counter()
 
@@ -53,4 +54,4 @@ class Board:
 
     def run(self) -> Run:
         """Return what was seen."""
-        return Run(seen=self.seen, wall_s=self.now_s())
+        return Run(seen=self.seen, wall_s=self.now_s(), killed_s=self.killed_s)

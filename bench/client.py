@@ -7,6 +7,8 @@ bookkeeping; what differs is what the protocol asks for.
 import asyncio
 import base64
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -30,8 +32,17 @@ async def run_plan(plan: Plan) -> bytes:
     async with _opened(plan) as make:
         board = Board(len(plan.requests))
         ask = make(board)
+        killing = asyncio.create_task(_kill(board, plan))
         await asyncio.gather(*(_one(board, ask, index, request) for index, request in enumerate(plan.requests)))
+        killing.cancel()
         return msgspec.json.encode(board.run())
+
+
+async def _kill(board: Board, plan: Plan) -> None:
+    if plan.kill_when is not None:
+        await board.reach(plan.kill_when)
+        os.kill(plan.kill, signal.SIGKILL)
+        board.killed_s = board.now_s()
 
 
 async def _one(board: Board, ask: Ask, index: int, request: Request) -> None:

@@ -16,7 +16,7 @@ import grpc
 import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.plan import Plan, Request, Run
+from bench.plan import Plan, Request, Run, When
 from bench.usage import Usage
 
 _START_S = 180.0
@@ -49,8 +49,15 @@ class Contender:
     token_interval_s: float | None = None
     prefill_rows: int = 1
 
-    def measure(self, requests: Sequence[Request], *, limit_s: float = 900.0) -> Measured:
-        """Ask all of this and return what came of it."""
+    @property
+    def salt(self) -> int:
+        """What keeps its pictures apart from those of contenders that share its server, and so its caches."""
+        return 10_000 * {GRPC_EACH: 1, SSE: 2}.get(self.name, 0)
+
+    def measure(
+        self, requests: Sequence[Request], *, kill: int = 0, kill_when: When | None = None, limit_s: float = 900.0
+    ) -> Measured:
+        """Ask all of this and return what came of it; `kill` is a process that dies meanwhile."""
         plan = Plan(
             protocol=self.protocol,
             requests=tuple(requests),
@@ -58,6 +65,8 @@ class Contender:
             model=self.model,
             token_interval_s=self.token_interval_s,
             prefill_rows=self.prefill_rows,
+            kill=kill,
+            kill_when=kill_when,
         )
         plan_file, run_file = self.folder / "plan.json", self.folder / "run.json"
         plan_file.write_bytes(msgspec.json.encode(plan))

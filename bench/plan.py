@@ -37,6 +37,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     protocol: `grpc`, `gateway`, `openai` or `bare`.
     token_interval_s: how Mondrian is to collect tokens; None: as it comes.
     prefill_rows: how many prompts the bare generator reads at once.
+    kill: a process that is killed at the moment `kill_when`; 0: none.
     """
 
     protocol: str
@@ -45,6 +46,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     model: str = ""
     token_interval_s: float | None = None
     prefill_rows: int = 1
+    kill: int = 0
+    kill_when: When | None = None
 
 
 class Seen(Struct, kw_only=True):
@@ -79,3 +82,4 @@ class Run(Struct, kw_only=True):
 
     seen: list[Seen]
     wall_s: float
+    killed_s: float = 0.0
