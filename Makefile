@@ -29,8 +29,8 @@ soak: setup ## run the long tests
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 .PHONY: bench
-bench: setup ## measure the engine against a bare generator
-	@$(BIN)/python bench/engine_vs_bare.py $(ARGS)
+bench: setup ## measure beside the bare engine and mlx_vlm.server (ARGS="--quick", "--help")
+	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: check
 check: setup ## check style, types, imports, protos, stubs and tracked files

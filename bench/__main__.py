@@ -34,7 +34,9 @@ def _names(known: Sequence[str], wanted: str) -> tuple[str, ...]:
 @click.option("--contenders", default="", help=f"Which, by the beginnings of their names: {', '.join(NAMES)}.")
 @click.option("--rounds", default=5, help="How often each is measured.")
 @click.option("--tokens", default=100, help="How long each answer is.")
-@click.option("--quick", is_flag=True, help="One round of everything, small: shows that it works, and measures nothing.")
+@click.option(
+    "--quick", is_flag=True, help="One round of everything, small: shows that it works, and measures nothing."
+)
 @click.option("--output", type=click.Path(path_type=Path), default=HERE / "results.md", help="Where the tables go.")
 @click.option("--raw", type=click.Path(path_type=Path), help="Where the figures go as JSON; --merge takes them in.")
 @click.option("--merge", type=click.Path(path_type=Path, exists=True), multiple=True, help="Earlier --raw files.")

@@ -46,9 +46,7 @@ def _peer(workload: str, title: str, name: str, who: str, most: float = 0.0, lea
     return Bound(
         title=title,
         text=f"≤ {most:.2f}" if most else f"≥ {least:.2f}",
-        values=lambda figures: _divided(
-            _rounds(figures, workload, who, name), _rounds(figures, workload, PEER, name)
-        ),
+        values=lambda figures: _divided(_rounds(figures, workload, who, name), _rounds(figures, workload, PEER, name)),
         holds=lambda value: value <= most if most else value >= least,
     )
 

@@ -124,9 +124,7 @@ def _peer(model: str, folder: Path) -> Generator[Contender]:
     arguments = ("--model", model, "--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR")
     with _program(("-m", "mlx_vlm.server", *arguments), folder, "mlx_vlm.server") as process:
         _until(process, lambda: _answers(f"http://{address}/health"))
-        yield Contender(
-            name=PEER, process=process, protocol="openai", folder=folder, address=address, model=model
-        )
+        yield Contender(name=PEER, process=process, protocol="openai", folder=folder, address=address, model=model)
 
 
 @contextlib.contextmanager
@@ -136,7 +134,9 @@ def _mondrian(model: str, folder: Path, *, http: bool, extra: Sequence[str]) -> 
     arguments = ["--grpc-address", grpc_address, "--model", model, "--data-dir", str(folder / "data"), *extra]
     if "--http-address" in _help():
         arguments += ["--http-address", http_address if http else ""]
-    with _program(("-m", "mondrian_server", "serve", "--log-level", "error", *arguments), folder, "mondrian") as process:
+    with _program(
+        ("-m", "mondrian_server", "serve", "--log-level", "error", *arguments), folder, "mondrian"
+    ) as process:
         _until(process, lambda: _serves(grpc_address))
         if http:
             _until(process, lambda: _answers(f"http://{http_address}/health"))

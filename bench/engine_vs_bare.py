@@ -141,7 +141,7 @@ def compare(name: str, rounds: int, bare: Bare, engine: Engine, rows: int, **set
         theirs, ours = ([pair[who][index] for pair in pairs] for who in (0, 1))
         ratio = statistics.median(b / a for a, b in zip(theirs, ours, strict=True))
         a, b = statistics.median(theirs), statistics.median(ours)
-        print(  # noqa: T201 # what a benchmark is for
+        print(  # what a benchmark is for
             f"{name:<8} {rows:>3} rows  {clock:<4}  bare {a:7.1f}  engine {b:7.1f} tokens/s  ratio {ratio:.3f}",
             flush=True,
         )

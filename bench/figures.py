@@ -1,5 +1,6 @@
 """Figures: what runs come to, as named numbers, and their medians and ranges over rounds."""
 
+import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -41,7 +42,7 @@ def stream_figures(measured: Measured) -> Figures:
 def gaps(seen: Seen) -> list[float]:
     """Return the times between deliveries of one stream; what comes in one delivery has no time between."""
     times = [at for at, _ in seen.arrivals]
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 def merge(rounds: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -74,4 +75,12 @@ def _text(value: float) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if size >= 100
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+        if size >= 0.1
+        else f"{value:.3f}"
+    )

@@ -80,7 +80,9 @@ def write_report(results: Results, output: Path, *, quick: bool) -> None:
     parts += [_machine(results), _bounds(results)]
     if drawn:
         parts.append(f"![Tokens per second and time to first token, side by side]({plot.name})")
-    parts += [_workload(results, workload.name, workload.title, workload.columns, workload.note) for workload in WORKLOADS]
+    parts += [
+        _workload(results, workload.name, workload.title, workload.columns, workload.note) for workload in WORKLOADS
+    ]
     parts += [_workload(results, name, title, (), note) for name, (title, note) in TRANSPORT.items()]
     findings = output.with_name("findings.md")
     if findings.exists():
@@ -139,7 +141,7 @@ def _processor() -> str:
 def _commit() -> str:
     command = ("git", "rev-parse", "--short", "HEAD")
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

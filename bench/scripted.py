@@ -1,6 +1,6 @@
 """A server whose engine follows a script, with or without its log: for what the transport and the log alone cost.
 
-Run by the harness: `python -m bench.scripted FOLDER LIFE SLOTS LOG [MODEL]`. LIFE is JSON of the scripted engine's life,
+Run by the harness: `python -m bench.scripted FOLDER LIFE SLOTS LOG [MODEL]`. LIFE is the JSON of a scripted engine,
 or empty for the real engine on MODEL; LOG is `log` or `none`. It says its port, and ends when the pipe is closed.
 """
 
@@ -20,7 +20,6 @@ from mondrian_server.log.sqlite.events import Append
 from mondrian_server.log.sqlite.operation import Operation
 from mondrian_server.log.sqlite.schema import migrate
 from mondrian_server.log.sqlite.transaction import execute
-
 from mondrian_server.settings import Settings
 from tests.scripted_engine.program import Life, command
 

@@ -1,4 +1,4 @@
-"""Transport alone: a scripted engine in place of the model, many streams and many watchers, with and without the log."""
+"""Transport alone: a scripted engine in place of the model, many streams and watchers, with and without the log."""
 
 import contextlib
 import os

@@ -1,8 +1,8 @@
 """Watchers: follows analyses of a scripted server by many calls, and counts what comes. A process of its own.
 
-Run by the harness: `python -m bench.watchers ADDRESS ANALYSES WATCHERS TOKENS`. It creates the analyses, watches each by
-its share of the watchers, says `watching` when every watcher has its first event, and then what came, as JSON. Messages
-are counted as bytes: parsing them is the clients' affair, and here it would only take the server's core away.
+Run by the harness: `python -m bench.watchers ADDRESS ANALYSES WATCHERS TOKENS`. It creates the analyses, watches each
+by its share of the watchers, says `watching` when every watcher has its first event, and then what came, as JSON.
+Messages are counted as bytes: parsing them is the clients' affair, and would only take the server's core away.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Workloads: what is asked of every contender, and what of it is reported."""
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def _seed(contender: Contender, kind: int, round_: int) -> int:
 
 def _streams(count: int) -> Workload:
     def measure(contender: Contender, setting: Setting, round_: int) -> Figures:
-        figures = stream_figures(contender.measure(setting.requests(count, _seed(contender, count, round_))))
+        many = min(count, 4) if setting.quick else count
+        figures = stream_figures(contender.measure(setting.requests(many, _seed(contender, count, round_))))
         if contender.name in (BARE_ONE, BARE_EIGHT) and count == 32:
             setting.capacity = max(setting.capacity, figures["tokens/s"] / setting.tokens)
         return figures
@@ -72,7 +74,7 @@ def _streams(count: int) -> Workload:
 
 def _poisson(percent: int) -> Workload:
     def measure(contender: Contender, setting: Setting, round_: int) -> Figures:
-        count = 8 if setting.quick else 40
+        count = 4 if setting.quick else 40
         chance = random.Random(round_ * 100 + percent)  # noqa: S311 # nothing secret
         rate = (setting.capacity or 2.0) * percent / 100
         requests, at_s = list[Request](), 0.0
@@ -110,7 +112,7 @@ def _measure_pause(contender: Contender, setting: Setting, round_: int) -> Figur
 
 def _gaps_between(arrivals: Sequence[tuple[float, int]], begin: float, end: float) -> list[float]:
     times = [at for at, _ in arrivals]
-    return [b - a for a, b in zip(times, times[1:], strict=False) if b >= begin and a <= end]
+    return [b - a for a, b in itertools.pairwise(times) if b >= begin and a <= end]
 
 
 def _measure_panel(contender: Contender, setting: Setting, round_: int) -> Figures:
@@ -166,15 +168,11 @@ def _measure_cancel(contender: Contender, setting: Setting, round_: int) -> Figu
     del setting
     slots = 32
     last = When(requests=(slots,), tokens=3)
-    running = [
-        Request(prompt=f"{round_} {question(number)}", max_tokens=2000, cancel=last) for number in range(slots)
-    ]
+    running = [Request(prompt=f"{round_} {question(number)}", max_tokens=2000, cancel=last) for number in range(slots)]
     running[0] = Request(
         prompt=f"{round_} first", max_tokens=2000, cancel=When(requests=tuple(range(1, slots)), tokens=40)
     )
-    waits = Request(
-        prompt=f"{round_} who waits", max_tokens=5, when=When(requests=tuple(range(slots)), tokens=5)
-    )
+    waits = Request(prompt=f"{round_} who waits", max_tokens=5, when=When(requests=tuple(range(slots)), tokens=5))
     seen = contender.measure([*running, waits]).run.seen
     cancelled, waiting = seen[0].cancelled_s, seen[slots]
     assert cancelled is not None
