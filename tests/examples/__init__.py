@@ -1,0 +1,1 @@
+"""Examples: the programs of clients/examples, run as their users run them."""
