@@ -101,6 +101,8 @@ def events(http: httpx.Client, name: str) -> Iterator[tuple[str, dict[str, Any]]
                 if checked(stream.response, retries).status_code == 204:
                     return  # It has ended, and we have seen the end.
                 for message in stream.iter_sse():
+                    if not message.data:
+                        continue  # A `retry` by itself is no message, but httpx-sse gives it as one.
                     if message.event == "interrupted":
                         raise Lost("the gateway has lost the server")
                     last = message.id

@@ -154,7 +154,7 @@ def sent_headers() -> set[str]:
 async def test_what_it_decodes_is_there_in_real_events(up: Running, picture: bytes) -> None:
     """Whatever is not optional in a struct is in every event of a completed, a failed and a cancelled analysis."""
     config = {"prompt": "Describe this image.", "sampling": {"maxTokens": 12, "seed": 1}, "delivery": {}}
-    endless = config | {"sampling": {"maxTokens": 900}, "timeLimit": "60s"}
+    endless = config | {"sampling": {"minTokens": 900, "maxTokens": 900}, "timeLimit": "60s"}
     seen: set[str] = set()
     async with client(up) as http:
         for data, body, cancels in (

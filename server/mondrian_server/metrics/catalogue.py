@@ -135,6 +135,7 @@ READINGS: Sequence[Reading] = (
     Reading("mondrian_engine_restarts_total", "Engines that replaced a lost one.", lambda s: s.engine_restarts),
     Reading("mondrian_engine_failed_starts", "Failed starts of the engine in a row.", lambda s: s.failed_starts),
     Reading("mondrian_engine_operation_seconds", "How long the running operation lasts.", lambda s: s.operation_s),
+    Reading("mondrian_engine_active_memory_bytes", "The memory that MLX uses.", lambda s: s.active_memory_bytes),
     Reading("mondrian_engine_peak_memory_bytes", "The most memory that MLX has used.", lambda s: s.peak_memory_bytes),
     Reading("mondrian_log_available", "Whether events can be kept: 1 or 0.", lambda s: s.log_available),
     Reading("mondrian_log_file_bytes", "Size of the log's file.", lambda s: s.log_file_bytes),

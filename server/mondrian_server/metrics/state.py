@@ -41,6 +41,7 @@ class State:
     operation_s: float
     slots_in_use: int
     rows_held: int
+    active_memory_bytes: int
     peak_memory_bytes: int
     architecture: str
     log_available: bool
@@ -79,6 +80,7 @@ class Parts:
             operation_s=0.0 if beat.operation == IDLE else beat.operation_s,
             slots_in_use=status.slots_in_use,
             rows_held=self.scheduler.rows_held,
+            active_memory_bytes=status.active_memory_bytes,
             peak_memory_bytes=status.peak_memory_bytes,
             architecture=status.model.architecture if status.model else "",
             log_available=self.log.available,
