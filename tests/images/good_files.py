@@ -82,6 +82,7 @@ def _heic() -> dict[str, bytes]:
         "plain": CORNERS,
         "10 bits": (KEPT / "corners-10-bit.heic").read_bytes(),
         "alpha": (KEPT / "corners-clear.heic").read_bytes(),
+        "grey": (KEPT / "corners-grey.heic").read_bytes(),
         "tiles, turned": grid(3, 2, properties=[irot(1), imir(0)]),
         "EXIF": heic(exif=ENDLESS_EXIF, properties=[irot(3)]),
         "vast EXIF": heic(exif=VAST_EXIF),

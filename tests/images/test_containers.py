@@ -154,3 +154,14 @@ async def test_heic_items_whose_names_are_no_text_are_refused(decoder: ImageDeco
     about = Item(kind=name[:4], rest=name[4:], data=bytes(60), describes=1)
     assert await refusal(decoder, container([coded_picture(), about])) == DAMAGED
     assert decoder.pid == pid
+
+
+async def test_grey_heic(decoder: ImageDecoder) -> None:
+    """Grey of 8 bits comes out as it was drawn; more bits, be they there or not, are refused before the decoder."""
+    data = (KEPT / "corners-grey.heic").read_bytes()
+    image = await taken(decoder, data)
+    assert near(image, corners(WIDTH, HEIGHT).convert("L").convert("RGB"))
+    depth = data.index(b"hvcC") + 4 + 17
+    for bits in (10, 12):
+        deep = data[:depth] + bytes([0xF8 | bits - 8]) + data[depth + 1 :]
+        assert "grey HEIC images are accepted with 8" in await refusal(decoder, deep)

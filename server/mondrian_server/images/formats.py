@@ -49,7 +49,7 @@ ACCEPTED = (
     Format(
         name="HEIC",
         pillow="HEIF",
-        content="the primary picture, of 8 to 12 bits, whole or in tiles; HEIF files that hold HEVC, too",
+        content="the primary picture, of 8 to 12 bits (grey: 8), whole or in tiles; HEIF files that hold HEVC, too",
         brands=frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}),
         decoded_upright=True,
     ),

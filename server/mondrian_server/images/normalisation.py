@@ -40,6 +40,9 @@ _PLAIN = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 """Modes with alpha, and those in which colours can be averaged without what is transparent bleeding in."""
 
+# Where such a file's coded picture has 8 bits after all, pi-heif 1.4.0 writes beyond the end of its memory.
+_DEEP_GREY = "the HEIC image is grey, of more than 8 bits a pixel; grey HEIC images are accepted with 8"
+
 _DRAFT_GAP = 1.5
 """A JPEG is decoded at the smallest of its scales (1/2, 1/4, 1/8) that is still this much larger than the result."""
 
@@ -84,6 +87,8 @@ def _decode(data: bytes, found: Format, limits: ImageLimits) -> tuple[Image.Imag
     if found.name == "HEIC":
         check_item_names(data)
     with Image.open(io.BytesIO(data), formats=[found.pillow]) as image:
+        if found.name == "HEIC" and image.mode.startswith("I"):
+            raise Refusal(_DEEP_GREY)
         _check_size(image.size, limits)
         size = _normalised_size(image.size, limits.max_normalised_pixels)
         image.draft(None, (math.ceil(size[0] * _DRAFT_GAP), math.ceil(size[1] * _DRAFT_GAP)))
