@@ -16,6 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from mondrian_server.callers import CallerLimits
+from mondrian_server.callers.editing import add_key
 from mondrian_server.metrics import CONTENT_TYPE
 from tests.service.calls import Outcome, Running, eventually, settings_for, started
 from tests.service.files import archive
@@ -48,7 +50,7 @@ async def test_completed_analyses_are_counted_with_their_tokens(small: Running, 
         asking("What is in the picture?", images=[pb.Image(data=picture)], sampling=pb.Sampling(max_tokens=4)),
         asking("What is in the picture?", images=[pb.Image(data=picture)], sampling=pb.Sampling(max_tokens=300)),
         asking(sampling=pb.Sampling(max_tokens=40, min_tokens=40)),
-        asking(sampling=LONG, time_limit=Duration(nanos=400_000_000)),
+        asking(sampling=LONG, time_limit=Duration(seconds=3)),
     ]
     outcomes = [await small.ask(config) for config in configs]
     seen = scrape(small)
@@ -170,6 +172,19 @@ async def test_failures_are_counted_by_reason_and_calls_by_code(small: Running) 
     assert seen.value("mondrian_rpcs_total", method="unknown", code="UNIMPLEMENTED") == 1
     assert not [label for label in seen.labels() if "ecret" in label]
     assert set(seen.by("mondrian_rpcs_open", "method")) == set(), "every call has ended"
+
+
+async def test_calls_of_nobody_are_counted_and_no_label_names_a_caller(tmp_path: Path) -> None:
+    """On a server with keys a call without one counts as UNAUTHENTICATED; who the others are stands in no label."""
+    key = add_key(tmp_path / "keys.toml", "bob-the-caller", CallerLimits()).text
+    async with started(settings_for(tmp_path / "data", keys_file=tmp_path / "keys.toml")) as up:
+        assert (await up.ask(asking())).code is grpc.StatusCode.UNAUTHENTICATED
+        assert (await up.by(key).ask(asking())).code is grpc.StatusCode.OK
+        seen = scrape(up)
+    analyze = "mondrian.v1.AnalysisService/Analyze"
+    assert seen.value("mondrian_rpcs_total", method=analyze, code="UNAUTHENTICATED") == 1
+    assert seen.value("mondrian_rpcs_total", method=analyze, code="OK") == 1
+    assert not [label for label in seen.labels() if "bob" in label]
 
 
 async def test_a_deadline_of_the_call_is_no_cancel(small: Running) -> None:
