@@ -84,7 +84,7 @@ class Repeat:
     def apply(self, data: bytearray) -> None:
         """Change the data."""
         start = self.place % len(data)
-        data[start:start] = bytes(data[start : start + self.count] * self.times)
+        data[start:start] = _repeated(data[start : start + self.count], self.times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class Parts:
     def apply(self, data: bytearray) -> None:
         """Change the data."""
         start, end = _part(data, self.part)
-        moved = bytes(data[start:end]) * self.times
+        moved = _repeated(data[start:end], self.times)
         if not self.times and end - start < len(data):
             del data[start:end]
         else:
@@ -179,6 +179,10 @@ def _mutation(files: Sequence[bytes]) -> SearchStrategy[Mutation]:
         st.builds(Splice, place=place, other=st.sampled_from(files), other_place=place),
         st.builds(Parts, part=part, place=part, times=times),
     )
+
+
+def _repeated(data: bytearray, times: int) -> bytes:
+    return bytes(data * min(times, LARGEST_BYTES // max(1, len(data)) + 1))
 
 
 def _part(data: bytearray, number: int) -> tuple[int, int]:

@@ -51,9 +51,10 @@ class Hunt:
 
     async def send(self, file: Mutated) -> None:
         """Send a file; fails unless a picture or a refusal comes back in time, at no greater cost than allowed."""
+        data = file.data(self.files[file.name])
         began = time.monotonic()
         try:
-            outcome = _checked(await self.decoder.normalise(file.data(self.files[file.name]), field="images[0].data"))
+            outcome = _checked(await self.decoder.normalise(data, field="images[0].data"))
         except InvalidImage as refusal:
             outcome = _checked_refusal(refusal)
         if self.outcomes.total() % SAMPLED == 0:
