@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import grpc
+from google.rpc.code_pb2 import Code
 from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import (
@@ -11,7 +12,7 @@ from mondrian.v1 import (
     analysis_service_pb2_grpc,
     model_service_pb2_grpc,
 )
-from mondrian_server.gateway.refusals import Refusal, from_call
+from mondrian_server.gateway.refusals import Refusal, from_call, refusal
 
 if TYPE_CHECKING:
     from mondrian.v1.advisor_service_pb2_grpc import AdvisorServiceAsyncStub
@@ -80,8 +81,10 @@ async def answer(call: Awaitable[_A]) -> _A:
 
 
 def caller_metadata(headers: Mapping[str, str]) -> Metadata:
-    """Return what tells the server who calls: the caller's key, as it came."""
+    """Return what tells the server who calls: the caller's key, as it came. Raises Refusal where it can be none."""
     authorization = headers.get("authorization")
     if authorization is None:
         return ()
+    if not (authorization.isascii() and authorization.isprintable()):
+        raise refusal(401, Code.UNAUTHENTICATED, "UNAUTHENTICATED", "is no key", field="Authorization")
     return (("authorization", authorization),)

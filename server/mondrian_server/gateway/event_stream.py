@@ -63,7 +63,7 @@ class EventStream(EventSourceResponse):
             _server_sent(following, first),
             headers=_HEADERS | location,
             ping=limits.comment_interval_s,
-            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+            ping_message_factory=_comment,
             sep="\n",
             send_timeout=limits.send_limit_s,
         )
@@ -81,21 +81,34 @@ class EventStream(EventSourceResponse):
 
 
 async def _server_sent(following: Following, first: pb.Event | None) -> AsyncIterator[ServerSentEvent]:
-    retry = RETRY_MS
     try:
-        if first is None:
-            yield ServerSentEvent(retry=retry, sep="\n")
-        else:
-            yield _server_sent_event(first, retry)
+        yield _Line(f"retry: {RETRY_MS}")
+        if first is not None:
+            yield _server_sent_event(first)
         async for event in following.events():
             yield _server_sent_event(event)
     except Refusal as error:
         yield ServerSentEvent(to_line(error.body), event=INTERRUPTED, sep="\n")
 
 
-def _server_sent_event(event: pb.Event, retry: int | None = None) -> ServerSentEvent:
+def _server_sent_event(event: pb.Event) -> ServerSentEvent:
     payload = event.WhichOneof("payload") or "unknown"
-    return ServerSentEvent(to_line(to_dict(event)), event=payload, id=str(event.sequence), retry=retry, sep="\n")
+    return ServerSentEvent(to_line(to_dict(event)), event=payload, id=str(event.sequence), sep="\n")
+
+
+class _Line(ServerSentEvent):
+    """A line by itself. Without the empty line of an event, because some clients take each of those for one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def encode(self) -> bytes:
+        return f"{self._text}\n".encode()
+
+
+def _comment() -> ServerSentEvent:
+    return _Line(": ping")
 
 
 async def until_disconnected(receive: Receive) -> None:

@@ -7,6 +7,7 @@ this when it bounds both.
 import asyncio
 from typing import Any, cast
 
+import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -35,6 +36,11 @@ def limited_protocol(limit_s: float) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.SEND_BODY:
+                self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)

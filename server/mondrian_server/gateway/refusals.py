@@ -80,8 +80,9 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """The headers that say the same to a client that does not read the body."""
         headers: dict[str, str] = {}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        delay_s = self.retry_after_s
+        if delay_s is not None or self.http_status in (429, 503):
+            headers["Retry-After"] = str(max(1, math.ceil(delay_s or _DEFAULT_RETRY_S)))
         if self.http_status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers

@@ -91,8 +91,10 @@ def _config(values: object, field: str) -> AnalysisConfig:
     if not isinstance(values, dict):
         raise invalid("must be a JSON object", field=field)
     rest = cast("dict[str, Any]", values)
-    images: object = rest.pop("images", None) or []
+    images: object = rest.pop("images", None)
     config = _filled(AnalysisConfig(), rest, field)
+    if images is None:
+        return config
     if not isinstance(images, list):
         raise invalid("must be a list", field=f"{field}.images")
     for index, image in enumerate(cast("list[object]", images)):

@@ -1,0 +1,1 @@
+"""The gateway: real HTTP on real sockets, over a real service."""

@@ -1,0 +1,189 @@
+"""Streams: server-sent events as any EventSource reads them."""
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+from google.protobuf import json_format
+
+from mondrian.v1 import analysis_pb2 as pb
+from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.gateway.conftest import Served
+from tests.gateway.face import Face, Stream, error_of, take
+from tests.service.calls import Call, eventually
+
+LONG = {"prompt": "Describe it.", "sampling": {"minTokens": 400, "maxTokens": 400}}
+ENDLESS = {"prompt": "Describe it.", "sampling": {"minTokens": 3500, "maxTokens": 3500}}
+
+
+async def test_the_events_are_those_of_the_contract(served: Served) -> None:
+    """`id` is the sequence, `event` the payload, `data` the event in proto3 JSON that reads back as it was sent."""
+    name = await served.face.create(LONG)
+    stream = await served.face.follow(name)
+    stream.assert_whole()
+    watch = served.running.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name))
+    expected = (await Call(watch).outcome()).events
+    for seen, event in zip(stream.events, expected, strict=True):
+        assert seen.event == event.WhichOneof("payload")
+        assert json_format.ParseDict(seen.data, pb.Event()) == event
+    token = next(seen.data["token"] for seen in stream.events if seen.event == "token")
+    assert token["firstIndex"] == 0, "zeros are written"
+
+
+async def test_the_bytes_of_a_stream(face: Face) -> None:
+    """Lines and headers are what browsers and proxies need: no cache, no buffer, no compression, one `retry`."""
+    name = await face.create({"prompt": "Hello."})
+    response = await face.http.get(f"/v1/{name}/events", headers={"Accept-Encoding": "gzip, br"})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in response.headers
+    assert response.text.startswith("retry: 2000\nid: 1\nevent: accepted\ndata: {")
+    assert response.text.count("retry:") == 1
+    assert all(block.count("\ndata: ") == 1 for block in response.text.strip().split("\n\n"))
+
+
+async def test_a_stream_goes_on_after_what_was_seen(face: Face) -> None:
+    """`?after=` and Last-Event-ID begin after an event; the header, which is newer, goes before."""
+    name = await face.create(LONG)
+    whole = await face.follow(name)
+    for parameters, headers, first in (
+        ({}, {}, 1),
+        ({"after": "3"}, {}, 4),
+        ({}, {"Last-Event-ID": "5"}, 6),
+        ({"after": "3"}, {"Last-Event-ID": "5"}, 6),
+        ({"after": "0"}, {"Last-Event-ID": ""}, 1),
+    ):
+        rest = Stream()
+        async with face.http.stream("GET", f"/v1/{name}/events", params=parameters, headers=headers) as response:
+            await take(response, rest)
+        assert [seen.data for seen in rest.events] == [seen.data for seen in whole.events[first - 1 :]]
+
+
+async def test_nothing_is_left_after_the_end(face: Face) -> None:
+    """A reconnect after the terminal event is 204, which stops an EventSource."""
+    name = await face.create({"prompt": "Hello."})
+    last = (await face.follow(name)).last_id
+    for seen in (last, last + 1, 2**31 - 1):
+        response = await face.http.get(f"/v1/{name}/events", headers={"Last-Event-ID": str(seen)})
+        assert (response.status_code, response.content) == (204, b"")
+
+
+async def test_a_client_that_loses_its_connection_again_and_again_loses_nothing(face: Face) -> None:
+    """httpx-sse with the id of the last event reads each event once, however often the connection breaks."""
+    name = await face.create(LONG)
+    stream = Stream()
+    while not stream.ended:
+        goal = stream.last_id + 2
+        await face.read(stream, name, until=lambda goal=goal: stream.last_id >= goal)
+    assert len(stream.statuses) > 4
+    stream.assert_whole()
+    assert (await face.get(name))["text"] == stream.text
+
+
+async def test_a_stream_after_the_newest_event_begins_at_once(face: Face) -> None:
+    """A client that has seen everything so far gets its answer before the next event is there."""
+    config = ENDLESS | {"delivery": {"progressInterval": "60s", "tokenInterval": "60s"}}
+    name = await face.create(config)
+    stream = Stream()
+    await face.read(stream, name, until=stream.has_token)
+    async with asyncio.timeout(5), face.http.stream("GET", f"/v1/{name}/events?after={stream.last_id}") as response:
+        assert response.status_code == 200
+        assert await anext(response.aiter_text()) == "retry: 2000\n"
+    await face.http.post(f"/v1/{name}:cancel")
+
+
+async def test_heartbeats_are_typed_events(face: Face) -> None:
+    """While no token is delivered, progress comes on its timer as an event, not as a comment."""
+    config = ENDLESS | {"delivery": {"progressInterval": "0.1s", "tokenInterval": "60s"}}
+    name = await face.create(config)
+    stream = Stream()
+
+    def generating() -> list[str]:
+        seen = [one.data["progress"] for one in stream.events if one.event == "progress"]
+        return [one["message"] for one in seen if one["stage"] == "STAGE_GENERATING"]
+
+    await face.read(stream, name, until=lambda: len(generating()) > 5)
+    assert generating()[-1].startswith("Generating analysis... (")
+    await face.http.post(f"/v1/{name}:cancel")
+
+
+async def test_create_and_stream_in_one_request(face: Face) -> None:
+    """POST /v1/analyze streams the whole analysis and says first where it can be read on."""
+    stream = Stream()
+    async with face.http.stream("POST", "/v1/analyze", json={"config": LONG}) as response:
+        location = response.headers["content-location"]
+        await take(response, stream)
+    stream.assert_whole()
+    assert location == f"/v1/{stream.name}"
+
+
+async def test_a_client_that_leaves_has_its_grace(served: Served) -> None:
+    """After POST /v1/analyze was dropped the analysis goes on for the grace, and then is cancelled."""
+    face = served.face
+
+    async def dropped(grace: str) -> str:
+        stream = Stream()
+        body = {"config": ENDLESS, "disconnectGrace": grace}
+        async with face.http.stream("POST", "/v1/analyze", json=body) as response:
+            await take(response, stream, stream.has_token)
+        return stream.name
+
+    async def state(name: str) -> str:
+        return str((await face.get(name))["state"])
+
+    kept, lost = await dropped("30s"), await dropped("0.1s")
+
+    async def is_cancelled() -> bool:
+        return await state(lost) == "ANALYSIS_STATE_CANCELLED"
+
+    await eventually(is_cancelled)
+    assert await state(kept) == "ANALYSIS_STATE_ACTIVE"
+    await face.http.post(f"/v1/{kept}:cancel")
+    await eventually(lambda: served.running.held == (0, 0, 0, 0))
+
+
+async def test_a_client_that_leaves_before_its_result_has_its_grace(served: Served) -> None:
+    """A request for the whole result that is dropped lets go of its analysis too."""
+    body = {"config": ENDLESS, "disconnectGrace": "0s"}
+    with contextlib.suppress(httpx.ReadTimeout):
+        await served.face.http.post("/v1/analyze", json=body, headers={"Accept": "application/json"}, timeout=1.0)
+    await eventually(lambda: served.running.held == (0, 0, 0, 0))
+
+
+async def test_a_cancelled_result_is_told(served: Served) -> None:
+    """Who waits for the whole result of an analysis that somebody cancels is told so by the status."""
+    face = served.face
+    asked = asyncio.create_task(
+        face.http.post("/v1/analyze", json={"config": ENDLESS}, headers={"Accept": "application/json"})
+    )
+    await eventually(lambda: served.running.service.analyses.live == 1)
+    page = (await face.http.get("/v1/analyses", params={"states": "ACTIVE"})).json()
+    await face.http.post(f"/v1/{page['analyses'][0]['name']}:cancel")
+    assert error_of(await asked) == (499, "CANCELLED")
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_a_bad_image_is_told_in_either_form(face: Face, accept: str) -> None:
+    """What fails after its acceptance is the terminal event of a stream, and the status of a result."""
+    response = await face.http.post(
+        "/v1/analyze", files={"image": b"no picture"}, data={"prompt": "x"}, headers={"Accept": accept}
+    )
+    if accept == "application/json":
+        assert error_of(response) == (400, "INVALID_IMAGE")
+    else:
+        assert response.status_code == 200
+        assert "event: failed\n" in response.text
+        assert '"reason":"INVALID_IMAGE"' in response.text
+
+
+async def test_streams_leave_nothing_behind(served: Served) -> None:
+    """When its clients have gone, the gateway holds no stream and the service no watcher."""
+    name = await served.face.create(ENDLESS)
+    streams = [Stream() for _ in range(20)]
+    await asyncio.gather(*(served.face.read(one, name, until=one.has_token) for one in streams))
+    gateway = served.running.service.gateway
+    assert gateway is not None
+    await eventually(lambda: len(gateway.streams) == 0)
+    await served.face.http.post(f"/v1/{name}:cancel")
