@@ -184,10 +184,20 @@ async def test_a_bad_key(face: Face) -> None:
     assert (error_of(other), field_of(other)) == ((400, "INVALID_REQUEST"), "Idempotency-Key")
 
 
-async def test_a_method_that_is_not_there(face: Face) -> None:
-    """Another method than a route's is 405, in the shape of every error."""
-    for method, path in (("PUT", "/v1/analyses"), ("POST", "/v1/models"), ("DELETE", "/"), ("TRACE", "/healthz")):
-        assert error_of(await face.http.request(method, path)) == (405, "METHOD_NOT_ALLOWED")
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/analyses", "GET, POST"),
+        ("POST", "/v1/models", "GET"),
+        ("POST", "/v1/analyses/x", "DELETE, GET"),
+        ("DELETE", "/", "GET, HEAD"),
+        ("TRACE", "/healthz", "GET"),
+    ],
+)
+async def test_a_method_that_is_not_there(face: Face, method: str, path: str, allowed: str) -> None:
+    """Another method than a route's is 405, in the shape of every error, and names those that there are."""
+    response = await face.http.request(method, path)
+    assert (error_of(response), response.headers["allow"]) == ((405, "METHOD_NOT_ALLOWED"), allowed)
 
 
 async def test_what_has_expired(served: Served) -> None:

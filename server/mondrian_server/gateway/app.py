@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 
 from mondrian_server.gateway.access_log import AccessLog
@@ -104,9 +105,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return refused(_from_validation(request, cast("Sequence[dict[str, Any]]", error.errors())))
 
-    async def on_http_error(_: Request, error: Exception) -> Response:
+    async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return refused(_from_http(error))
+        response = refused(_from_http(error))
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(app, request))
+        return response
 
     async def on_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
@@ -119,6 +123,16 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Exception, on_defect)
+
+
+def _allowed(app: FastAPI, request: Request) -> list[str]:
+    """Return the methods that the request's path takes; where it has no route, those of a file."""
+    methods: set[str] = set()
+    for route in app.routes:
+        match, _ = route.matches(request.scope)
+        if match is Match.PARTIAL and isinstance(route, Route):
+            methods |= route.methods or set()
+    return sorted(methods) or ["GET", "HEAD"]
 
 
 def _from_validation(request: Request, faults: Sequence[dict[str, Any]]) -> Refusal:
