@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -12,7 +13,8 @@ from mondrian_server.errors import StartupError
 from mondrian_server.gateway.connection import open_channel
 from mondrian_server.gateway.guard import host_name
 from mondrian_server.gateway.options import GatewayOptions
-from mondrian_server.gateway.serving import Gateway, TlsFiles, gateway
+from mondrian_server.gateway.serving import Gateway, gateway
+from mondrian_server.https import Https
 from mondrian_server.metrics import process_metrics, versions
 from mondrian_server.settings import Settings, embedded_model, embedded_page
 from mondrian_server.signals import let_signals_end_the_process, stop_signal
@@ -25,6 +27,7 @@ def serve_gateway(
     target: str,
     *,
     target_ca: bytes | None = None,
+    keys_needed: bool = False,
     announce: Callable[[Gateway], None] | None = None,
 ) -> int:
     """Serve a gateway alone until SIGTERM or SIGINT and return the exit status.
@@ -33,6 +36,7 @@ def serve_gateway(
         settings: what the operator decided; only those of HTTP and of logs count.
         target: `host:port` of the server's gRPC.
         target_ca: the certificates to trust the server by, as PEM; None: the connection is not encrypted.
+        keys_needed: refuse requests without a key at once.
         announce: called once the gateway listens.
 
     Raises:
@@ -40,15 +44,18 @@ def serve_gateway(
 
     """
     setproctitle("mondrian: gateway")
-    return asyncio.run(_serve_gateway(settings, target, target_ca, announce))
+    options = replace(_options(settings, process_metrics(versions())), keys_needed=keys_needed)
+    return asyncio.run(_serve_gateway(settings, lambda: open_channel(target, ca=target_ca), options, announce))
 
 
 async def _serve_gateway(
-    settings: Settings, target: str, target_ca: bytes | None, announce: Callable[[Gateway], None] | None
+    settings: Settings,
+    connect: Callable[[], grpc.aio.Channel],
+    options: GatewayOptions,
+    announce: Callable[[Gateway], None] | None,
 ) -> int:
     stop = stop_signal()
-    metrics = process_metrics(versions())
-    async with open_channel(target, ca=target_ca) as channel, http_face(settings, channel, metrics=metrics) as serving:
+    async with connect() as channel, _serving(settings, channel, options) as serving:
         if announce:
             announce(serving)
         _log.info("listening", http_port=serving.port)
@@ -71,14 +78,26 @@ async def http_face(
         metrics: gives what `/metrics` shows; None: nothing.
 
     """
+    async with _serving(settings, channel, _options(settings, metrics)) as serving:
+        yield serving
+
+
+@contextlib.asynccontextmanager
+async def _serving(settings: Settings, channel: grpc.aio.Channel, options: GatewayOptions) -> AsyncGenerator[Gateway]:
+    https = _https(settings)
     async with contextlib.AsyncExitStack() as stack:
-        serving = gateway(settings.http_address, channel, _options(settings, metrics), tls=_tls(settings))
+        serving = gateway(settings.http_address, channel, options, tls=https.context if https else None)
         try:
             up = await stack.enter_async_context(serving)
         except OSError as error:
             reason = error.strerror or error
             raise StartupError(f"http_address: cannot listen on {settings.http_address}: {reason}") from error
-        yield up
+        following = asyncio.create_task(https.run()) if https else None
+        try:
+            yield up
+        finally:
+            if following is not None:
+                following.cancel()
 
 
 def _options(settings: Settings, metrics: Callable[[], bytes] | None) -> GatewayOptions:
@@ -92,6 +111,6 @@ def _options(settings: Settings, metrics: Callable[[], bytes] | None) -> Gateway
     )
 
 
-def _tls(settings: Settings) -> TlsFiles | None:
+def _https(settings: Settings) -> Https | None:
     certificate, key = settings.http_tls_certificate_file, settings.http_tls_key_file
-    return TlsFiles(certificate=certificate, key=key) if certificate and key else None
+    return Https(certificate, key) if certificate and key else None

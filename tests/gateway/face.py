@@ -183,10 +183,16 @@ async def facing(port: int, *, scheme: str = "http", **options: Any) -> AsyncGen
 
 
 @contextlib.asynccontextmanager
-async def standing_alone(target: str, limits: Limits | None = None, **options: Any) -> AsyncGenerator[Face]:
+async def standing_alone(
+    target: str, limits: Limits | None = None, *, ca: bytes | None = None, **options: Any
+) -> AsyncGenerator[Face]:
     """Run a gateway in this process, over a server elsewhere, and give a client of it."""
     made = GatewayOptions(limits=limits or Limits(), **options)
-    async with open_channel(target) as channel, gateway("127.0.0.1:0", channel, made) as up, facing(up.port) as face:
+    async with (
+        open_channel(target, ca=ca) as channel,
+        gateway("127.0.0.1:0", channel, made) as up,
+        facing(up.port) as face,
+    ):
         yield face
 
 

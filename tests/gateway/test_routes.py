@@ -3,6 +3,7 @@
 import base64
 import re
 import uuid
+from typing import Any
 
 import pytest
 from google.api.annotations_pb2 import http as http_rule
@@ -176,14 +177,26 @@ async def test_the_routes_are_those_of_the_contract(face: Face, service: str, fi
     """Each google.api.http annotation of the contract is a route of the gateway, and the other way round."""
     document = (await face.http.get("/openapi.json")).json()
     routes = {
-        f"{method} {re.sub('{id}', '*', path)}" for path, methods in document["paths"].items() for method in methods
+        f"{method} {re.sub('{id}', '*', path)}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
     }
     descriptor = vars(file)["DESCRIPTOR"].services_by_name[service]
     for method in descriptor.methods:
         rule = method.GetOptions().Extensions[http_rule]
         verb = rule.WhichOneof("pattern")
         path = re.sub(r"{name=([^}]*)}", r"\1", getattr(rule, verb))
-        assert f"{verb} {path}" in routes, method.full_name
+        operation = routes[f"{verb} {path}"]
+        body = method.output_type.fields_by_name.get(rule.response_body)
+        told = body.message_type if body is not None else method.output_type
+        assert told.name in (*answers_of(operation), "Event", "DeleteAnalysisResponse"), method.full_name
+
+
+def answers_of(operation: dict[str, Any]) -> set[str]:
+    """Return the names of the messages with which a route answers what it was asked."""
+    answers = [operation["responses"][status] for status in ("200", "201") if status in operation["responses"]]
+    schemas = [kind["schema"] for answer in answers for kind in answer["content"].values()]
+    return {schema["$ref"].rpartition("/")[2] for schema in schemas if "$ref" in schema}
 
 
 async def test_an_analysis_of_grpc_is_one_of_http(served: Served) -> None:

@@ -46,10 +46,12 @@ def config_option(command: Command) -> Command:
     return click.option("--config", metavar="FILE", help=text)(command)
 
 
-def run_service(config: str | None, flags: Mapping[str, str | None], run: Callable[[Settings], int]) -> int:
+def run_service(
+    read: Callable[[dict[str, str]], Settings], flags: Mapping[str, str | None], run: Callable[[Settings], int]
+) -> int:
     """Read the settings and run a service by them; a fault at the start is told in lines, not in a traceback."""
     try:
-        settings = load({name: value for name, value in flags.items() if value is not None}, config=config)
+        settings = read({name: value for name, value in flags.items() if value is not None})
         logs.configure(level=settings.log_level, log_format=settings.log_format)
         return run(settings)
     except StartupError as error:
@@ -82,7 +84,7 @@ def serve(config: str | None, **flags: str | None) -> int:
     Exit status: 0 stopped by SIGTERM or Ctrl-C; 1 the service cannot start, and one line says why; 2 the command line
     was not understood.
     """
-    return run_service(config, flags, _serve)
+    return run_service(lambda given: load(given, config=config), flags, _serve)
 
 
 def _serve(settings: Settings) -> int:

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 
 from mondrian_server.gateway.access_log import AccessLog
@@ -21,7 +20,7 @@ from mondrian_server.gateway.analysis_routes import analysis_routes
 from mondrian_server.gateway.answers import refused
 from mondrian_server.gateway.catalogue_routes import catalogue_routes
 from mondrian_server.gateway.connection import Connection
-from mondrian_server.gateway.document import make_document
+from mondrian_server.gateway.document import make_document, methods_of
 from mondrian_server.gateway.document_page import STYLE, document_page
 from mondrian_server.gateway.event_stream import Streams
 from mondrian_server.gateway.guard import Guard
@@ -92,7 +91,12 @@ def _add_middleware(app: FastAPI, options: GatewayOptions) -> None:
             allow_headers=_CORS_HEADERS,
             expose_headers=_CORS_EXPOSED,
         )
-    app.add_middleware(Guard, allowed_hosts=options.allowed_hosts, cors_origins=options.cors_origins)
+    app.add_middleware(
+        Guard,
+        allowed_hosts=options.allowed_hosts,
+        cors_origins=options.cors_origins,
+        keys_needed=options.keys_needed,
+    )
     app.add_middleware(AccessLog)
 
 
@@ -109,7 +113,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         response = refused(_from_http(error))
         if error.status_code == 405:
-            response.headers["Allow"] = ", ".join(_allowed(app, request))
+            response.headers["Allow"] = ", ".join(methods_of(app.openapi(), request.url.path))
         return response
 
     async def on_gone(_: Request, __: Exception) -> Response:
@@ -123,16 +127,6 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Exception, on_defect)
-
-
-def _allowed(app: FastAPI, request: Request) -> list[str]:
-    """Return the methods that the request's path takes; where it has no route, those of a file."""
-    methods: set[str] = set()
-    for route in app.routes:
-        match, _ = route.matches(request.scope)
-        if match is Match.PARTIAL and isinstance(route, Route):
-            methods |= route.methods or set()
-    return sorted(methods) or ["GET", "HEAD"]
 
 
 def _from_validation(request: Request, faults: Sequence[dict[str, Any]]) -> Refusal:

@@ -1,5 +1,6 @@
 """The OpenAPI document: FastAPI's, with the schemas of the contract and without answers that never come."""
 
+import re
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -34,6 +35,7 @@ _MESSAGES = (
     model_pb.ListModelsResponse.DESCRIPTOR,
     cast("Descriptor", Status.DESCRIPTOR),
 )
+_PARAMETER = re.compile(r"{\w+}")
 _ERROR: Schema = {
     "type": "object",
     "title": "Error",
@@ -55,6 +57,14 @@ def make_document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _correct(operation)
     return document
+
+
+def methods_of(document: dict[str, Any], path: str) -> list[str]:
+    """Return the methods that a path takes; where the document has no such path, those of a file."""
+    for template, operations in document["paths"].items():
+        if re.fullmatch(_PARAMETER.sub("[^/]+", template), path):
+            return sorted(map(str.upper, operations))
+    return ["GET", "HEAD"]
 
 
 def _correct(operation: dict[str, Any]) -> None:

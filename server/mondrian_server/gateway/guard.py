@@ -31,8 +31,11 @@ _HEADERS = {
 class Guard:
     """Lets requests through that are meant for this service."""
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: frozenset[str], cors_origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, allowed_hosts: frozenset[str], cors_origins: tuple[str, ...], keys_needed: bool
+    ) -> None:
         """Stand before an application."""
+        self._keys_needed = keys_needed
         self._app = app
         self._hosts = allowed_hosts | LOOPBACK
         self._origins = frozenset(origin.lower() for origin in cors_origins)
@@ -51,10 +54,10 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
-        error = self._complaint(scope["method"], Headers(scope=scope))
+        error = self._complaint(scope["method"], scope["path"], Headers(scope=scope))
         await (self._app if error is None else refused(error))(scope, receive, send_guarded)
 
-    def _complaint(self, method: str, headers: Headers) -> Refusal | None:
+    def _complaint(self, method: str, path: str, headers: Headers) -> Refusal | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(host_name(hosts[0])):
             message = "this service does not answer to that name; the setting http_allowed_hosts adds names"
@@ -63,6 +66,9 @@ class Guard:
         if origin and method not in _SAFE_METHODS and not self._may_write(origin, hosts[0].lower()):
             message = "pages of that origin may not call this service; the setting http_cors_origins adds origins"
             return refusal(403, Code.PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED", message, field="Origin")
+        # A preflight carries no key.
+        if self._keys_needed and path.startswith("/v1/") and method != "OPTIONS" and "authorization" not in headers:
+            return refusal(401, Code.UNAUTHENTICATED, "UNAUTHENTICATED", "send Authorization: Bearer and your key")
         return None
 
     def _is_ours(self, name: str) -> bool:

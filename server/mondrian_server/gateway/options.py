@@ -46,6 +46,8 @@ class GatewayOptions:
 
     allowed_hosts: frozenset[str] = frozenset()
     """Names in `Host` that are served beside those of loopback, in lower case and without a port. `*`: all."""
+    keys_needed: bool = False
+    """Whether requests for the API without a key are refused before they reach the server."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the API from a browser, such as `https://example.org`. `*`: all."""
     web_folder: Path | None = None

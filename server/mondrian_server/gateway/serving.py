@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,14 +19,6 @@ from mondrian_server.gateway.options import GatewayOptions
 _BACKLOG = 1024
 _KEEP_ALIVE_S = 60
 _MAX_HEAD_BYTES = 32 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """A certificate with its chain, and its key, as PEM files."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +53,7 @@ async def gateway(
     channel: grpc.aio.Channel,
     options: GatewayOptions,
     *,
-    tls: TlsFiles | None = None,
+    tls: ssl.SSLContext | None = None,
     grace_s: float = 5.0,
 ) -> AsyncGenerator[Gateway]:
     """Serve inside a `with` block; at its end every stream is ended, and answered requests may finish.
@@ -70,11 +62,11 @@ async def gateway(
         address: `host:port`; port 0 takes a free one.
         channel: the way to the server.
         options: how the gateway looks to its callers.
-        tls: serve HTTPS with these files.
+        tls: serve HTTPS by this context, which may be loaded anew meanwhile.
         grace_s: how long requests may take to finish at the end.
 
     Raises:
-        OSError: the address cannot be used, or a file cannot be read.
+        OSError: the address cannot be used.
 
     """
     streams = Streams()
@@ -110,7 +102,7 @@ def listen(address: str) -> Generator[socket.socket]:
         yield listener
 
 
-def _config(app: Any, options: GatewayOptions, tls: TlsFiles | None, grace_s: float) -> uvicorn.Config:
+def _config(app: Any, options: GatewayOptions, tls: ssl.SSLContext | None, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=limited_protocol(options.limits.head_limit_s),
@@ -124,6 +116,5 @@ def _config(app: Any, options: GatewayOptions, tls: TlsFiles | None, grace_s: fl
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-        ssl_certfile=tls.certificate if tls else None,
-        ssl_keyfile=tls.key if tls else None,
+        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
     )

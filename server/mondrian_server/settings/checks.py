@@ -104,6 +104,20 @@ def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "http_address",
             f"{_LOOPBACK}, not {values['http_address']!r}, because callers have no keys (keys_file)",
         )
+    yield from _incomplete(values)
+
+
+def conflicts_of_gateway(values: Mapping[str, Any], *, target_has_keys: bool) -> Iterator[tuple[str, str]]:
+    """Yield the same for a gateway by itself, whose callers have the keys that its server has."""
+    address = values["http_address"]
+    if not address:
+        yield "http_address", "must not be empty: a gateway needs a place to listen"
+    elif not is_loopback(address) and not target_has_keys:
+        yield "http_address", f"{_LOOPBACK}, not {address!r}, unless the server has keys (--target-has-keys)"
+    yield from _incomplete(values)
+
+
+def _incomplete(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for given, needed in _NEEDED:
         if values[given] and not values[needed]:
             yield given, f"needs {needed} beside it"
@@ -113,6 +127,8 @@ _LOOPBACK = "must be a loopback host (127.0.0.1, [::1] or localhost)"
 _NEEDED = (
     ("tls_certificate_file", "tls_key_file"),
     ("tls_key_file", "tls_certificate_file"),
+    ("http_tls_certificate_file", "http_tls_key_file"),
+    ("http_tls_key_file", "http_tls_certificate_file"),
     ("tls_client_ca_file", "tls_certificate_file"),
 )
 """Pairs of settings of which the first is of no use without the second."""

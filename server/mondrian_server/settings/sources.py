@@ -1,9 +1,9 @@
 """Sources: flags, environment and TOML read in their order of precedence, each fault told with its source."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic_core import ErrorDetails, PydanticUndefined
 
@@ -14,6 +14,9 @@ from mondrian_server.toml_files import checked, read_toml
 
 ENVIRONMENT_PREFIX = "MONDRIAN_"
 CONFIG_VARIABLE = ENVIRONMENT_PREFIX + "CONFIG"
+Conflicts: TypeAlias = Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]
+"""Yields each setting that does not go with the others, and what it must be."""
+
 NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "MONDRIAN_ADDRESS", "MONDRIAN_API_KEY", "MONDRIAN_CHANNEL_FD"})
 """Variables with our prefix that are not settings: the file's path, the client's own, a child's descriptor."""
 
@@ -39,7 +42,11 @@ class _Layer:
 
 
 def load(
-    flags: Mapping[str, str], environment: Mapping[str, str] = os.environ, *, config: str | None = None
+    flags: Mapping[str, str],
+    environment: Mapping[str, str] = os.environ,
+    *,
+    config: str | None = None,
+    conflicts: Conflicts = conflicts,
 ) -> Settings:
     """Return the settings in force: flags over environment over the TOML file over defaults.
 
@@ -49,6 +56,7 @@ def load(
         flags: the flags that were given, by the name of their setting.
         environment: the variables; those that do not begin with `MONDRIAN_` are not looked at.
         config: the TOML file given by `--config`; None: the one of `MONDRIAN_CONFIG`, if any.
+        conflicts: what must not be set together; by default in a server.
 
     """
     layers = (_flag_layer(flags), _environment_layer(environment), _file_layer(config, environment))
@@ -59,7 +67,7 @@ def load(
         given |= {name: getattr(layer.values, name) for name in names}
         labels |= {name: layer.label(name) for name in names}
     settings = Settings(**given)
-    _check_together(settings, labels)
+    _check_together(settings, labels, conflicts)
     return settings
 
 
@@ -126,7 +134,7 @@ def _labelled(label: Callable[[str], str]) -> Callable[[ErrorDetails], str]:
     return lambda fault: label(str(fault["loc"][0]))
 
 
-def _check_together(settings: Settings, labels: Mapping[str, str]) -> None:
+def _check_together(settings: Settings, labels: Mapping[str, str], conflicts: Conflicts) -> None:
     values = settings.model_dump()
     lines = [
         f"{labels.get(low, low)}: must not be greater than {labels.get(high, high)}, "
