@@ -190,6 +190,8 @@ async def test_a_bad_key(face: Face) -> None:
         ("PUT", "/v1/analyses", "GET, POST"),
         ("POST", "/v1/models", "GET"),
         ("POST", "/v1/analyses/x", "DELETE, GET"),
+        ("GET", "/v1/analyze", "POST"),
+        ("OPTIONS", "/v1/analyses/x:cancel", "POST"),
         ("DELETE", "/", "GET, HEAD"),
         ("TRACE", "/healthz", "GET"),
     ],

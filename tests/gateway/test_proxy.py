@@ -21,6 +21,7 @@ CONFIG = {
     "delivery": {"tokenInterval": "0.2s", "progressInterval": "0.5s"},
 }
 FIRST_EVENT_WITHIN_S = 0.2
+ATTEMPTS = 5
 APART_S = 0.1
 TOGETHER_S = 0.02
 
@@ -39,6 +40,11 @@ class Passage:
     first_s: float
     median_s: float
     clumped: float
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the events came as they were sent."""
+        return max(self.first_s, self.median_s) < FIRST_EVENT_WITHIN_S and self.clumped < 0.25
 
 
 def passage_of(stream: Stream) -> Passage:
@@ -63,14 +69,12 @@ def _recorded_s(seen: Seen) -> float:
 async def test_the_first_event_passes_at_once_and_none_are_clumped(proxied: Face) -> None:
     """Through nginx each event arrives when the server has sent it."""
     passages: list[Passage] = []
-    for _ in range(3):
+    while len(passages) < ATTEMPTS and not any(one.is_live for one in passages):
         stream = await proxied.analyze(CONFIG)
         stream.assert_whole()
         passages.append(passage_of(stream))
-    # The best of three: on a shared machine one may meet other work. A buffer would hold back all of them.
-    assert min(one.first_s for one in passages) < FIRST_EVENT_WITHIN_S
-    assert min(one.median_s for one in passages) < FIRST_EVENT_WITHIN_S
-    assert min(one.clumped for one in passages) < 0.25
+    # One of them: on a shared machine others may meet other work. A buffer would hold back all of them.
+    assert passages[-1].is_live, passages
 
 
 async def test_a_stream_begins_at_once_after_the_newest_event(proxied: Face) -> None:

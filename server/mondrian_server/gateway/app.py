@@ -111,9 +111,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        response = refused(_from_http(error))
-        if error.status_code == 405:
-            response.headers["Allow"] = ", ".join(methods_of(app.openapi(), request.url.path))
+        # What no route takes comes to the page's folder, which does not know the routes.
+        methods = methods_of(app.openapi(), request.url.path)
+        response = refused(_from_http(405 if methods else error.status_code))
+        if response.status_code == 405:
+            response.headers["Allow"] = ", ".join(methods or ("GET", "HEAD"))
         return response
 
     async def on_gone(_: Request, __: Exception) -> Response:
@@ -138,12 +140,12 @@ def _from_validation(request: Request, faults: Sequence[dict[str, Any]]) -> Refu
     return invalid(str(fault["msg"]), field=".".join(map(str, path)) or str(where))
 
 
-def _from_http(error: HTTPException) -> Refusal:
+def _from_http(status: int) -> Refusal:
     """Return the refusal of a request that has no route."""
-    match error.status_code:
+    match status:
         case 404:
             return refusal(404, Code.NOT_FOUND, "NO_SUCH_ROUTE", "there is nothing here")
         case 405:
             return refusal(405, Code.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "this method is not allowed here")
-        case status:
-            return refusal(status, Code.INVALID_ARGUMENT, "INVALID_REQUEST", str(error.detail))
+        case _:
+            return refusal(status, Code.INVALID_ARGUMENT, "INVALID_REQUEST", "the request cannot be answered")

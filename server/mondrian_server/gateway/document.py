@@ -60,11 +60,11 @@ def make_document(app: FastAPI) -> dict[str, Any]:
 
 
 def methods_of(document: dict[str, Any], path: str) -> list[str]:
-    """Return the methods that a path takes; where the document has no such path, those of a file."""
+    """Return the methods that a path takes; none where the document has no such path."""
     for template, operations in document["paths"].items():
-        if re.fullmatch(_PARAMETER.sub("[^/]+", template), path):
+        if re.fullmatch(_PARAMETER.sub("[^/:]+", template), path):
             return sorted(map(str.upper, operations))
-    return ["GET", "HEAD"]
+    return []
 
 
 def _correct(operation: dict[str, Any]) -> None:

@@ -12,7 +12,11 @@ _INT64: Schema = {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
 _NUMBER: Schema = {"type": "number", "format": "float"}
 _SCALARS: Mapping[int, Schema] = {
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
-    FieldDescriptor.TYPE_BYTES: {"type": "string", "format": "byte", "contentEncoding": "base64"},
+    FieldDescriptor.TYPE_BYTES: {
+        "type": "string",
+        "contentEncoding": "base64",
+        "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    },
     FieldDescriptor.TYPE_DOUBLE: _NUMBER,
     FieldDescriptor.TYPE_FLOAT: _NUMBER,
     FieldDescriptor.TYPE_INT32: _INT32,
