@@ -116,7 +116,7 @@ class Settings(BaseModel):
     """The most tokens to generate where neither the request nor its advisor says."""
     max_context_tokens: Annotated[int, Field(ge=0, le=1 << 24)] = 0
     """A bound on prompt and output together, below the model's own. 0: the model's own."""
-    prefill_step_tokens: Annotated[int, Field(ge=16, le=65_536)] = 512
+    prefill_step_tokens: Annotated[int, Field(ge=16, le=65_536)] = 256
     """Prompt tokens computed between two decode steps. More reads prompts faster and halts other analyses longer."""
     vision_cache_entries: Annotated[int, Field(ge=0, le=65_536)] = 64
     """Encoded pictures that the engine keeps. 0: none."""

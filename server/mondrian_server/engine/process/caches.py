@@ -6,10 +6,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from mondrian_server.engine.process.mlx_typed import member
+from mondrian_server.engine.process.mlx_internals import open_prefix_manager
 
-_BLOCK_TOKENS = 16
-_MOST_BLOCKS = 1024  # mlx-vlm 0.7.10 walks through all of them several times for each prompt.
+_BLOCK_TOKENS = 8
+"""Only whole blocks are shared, and what several questions about a small picture share is some 25 tokens."""
+
+_MOST_BLOCKS = 2048  # mlx-vlm 0.7.10 walks through all of them several times for each prompt.
 
 
 class FeatureCache:
@@ -42,8 +44,7 @@ def open_prefix_cache(size_bytes: int, bytes_per_token: int) -> Any | None:
         return None
     os.environ["APC_HASH"] = "sha256"  # mlx-vlm 0.7.10 reads it here only; its default can be made to collide.
     gigabytes = size_bytes / (1 << 30)
-    manager = member("mlx_vlm.apc", "APCManager")
-    return manager(
+    return open_prefix_manager(
         num_blocks=min(blocks, _MOST_BLOCKS), block_size=_BLOCK_TOKENS, overrides={"memory_max_gb": gigabytes}
     )
 
