@@ -64,4 +64,4 @@ lock: setup ## write the lock files anew, with the newest versions that fit
 
 .PHONY: clean
 clean: ## remove the environments and all that was built
-	@rm -rf .venv .venv-proto .venv-model build dist .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv .venv-proto .venv-model build dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache
