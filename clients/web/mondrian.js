@@ -2,7 +2,7 @@
 /**
  * The Mondrian client for browsers: pictures and text in, live progress and every token out.
  *
- * One file without dependencies. It needs `fetch`, streams and modules: any browser since 2020, Node 20, Deno, Bun.
+ * One file without dependencies. It needs `fetch`, streams and modules: any browser since 2022, and Node 20.
  *
  *     import { Mondrian } from "https://mondrian.example/mondrian.js";
  *

@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.chromium import window
 from tests.browser.visitor import LONG_MS, Visitor
@@ -44,6 +44,13 @@ NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, texta
     return !name.trim();
   })
   .map((element) => element.outerHTML.slice(0, 200))"""
+
+
+TELL = """() => {
+  window.told = [];
+  const region = document.getElementById("announcer");
+  new MutationObserver(() => window.told.push(region.textContent)).observe(region, { childList: true });
+}"""
 
 
 async def tab_to(page: Page, target: Locator) -> None:
@@ -147,11 +154,7 @@ async def test_stages_and_the_finished_text_are_read_out(browser: Browser, addre
     async with window(browser) as (page, _):
         visitor = Visitor(page=page)
         await page.goto(address)
-        await page.evaluate("""() => {
-          window.told = [];
-          const region = document.getElementById("announcer");
-          new MutationObserver(() => window.told.push(region.textContent)).observe(region, { childList: true });
-        }""")
+        await page.evaluate(TELL)
         await visitor.ask("Describe this image.")
         text = await visitor.until_finished()
         told: list[str] = await page.evaluate("() => window.told")
@@ -160,6 +163,26 @@ async def test_stages_and_the_finished_text_are_read_out(browser: Browser, addre
         assert told[-1] == f"Finished. {text}"
         assert len(told) <= 10
         assert await page.locator("#text").evaluate("(text) => text.closest('[aria-live]')") is None
+
+
+async def test_a_countdown_is_not_read_out(browser: Browser, address: str) -> None:
+    """Why the page waits is told once; the seconds that pass are for the eye."""
+
+    async def busy(route: Route) -> None:
+        if route.request.method == "POST":
+            await route.fulfill(status=503, headers={"Retry-After": "5"})
+        else:
+            await route.continue_()
+
+    async with window(browser) as (page, _):
+        await page.goto(address)
+        await page.route(re.compile("/v1/analyses"), busy)
+        await page.evaluate(TELL)
+        await Visitor(page=page).ask("Describe this image.")
+        notice = page.locator("#result-notice")
+        await expect(notice).to_contain_text("in 2 s", timeout=LONG_MS)
+        assert await page.evaluate("() => window.told") == ["Sending the picture", "The server cannot work at present."]
+        assert await notice.evaluate("(notice) => notice.closest('[aria-live], [role=status], [role=alert]')") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -4,8 +4,9 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from mondrian.v1 import analysis_pb2 as pb
@@ -147,13 +148,16 @@ async def test_a_question_on_its_way_survives_a_reload(browser: Browser, up: Run
     assert len(await list_analyses(up)) == before + 1
 
 
-async def test_a_question_on_its_way_can_be_stopped(browser: Browser, tmp_path: Path) -> None:
-    """A stop before the server has answered reaches an analysis that had begun all the same."""
+@pytest.mark.parametrize(("role", "name"), [("button", "Stop"), ("link", "Mondrian")])
+async def test_a_question_on_its_way_can_be_stopped(
+    browser: Browser, tmp_path: Path, role: Literal["button", "link"], name: str
+) -> None:
+    """A stop, or leaving, before the server has answered reaches an analysis that had begun all the same."""
     async with slow_service(tmp_path) as running, visited(browser, gateway_port(running)) as (visitor, line):
         line.cut_at(b"HTTP/1.1 201", 1)
         await visitor.ask("Go on.")
         await line.until_cut()
-        await visitor.page.get_by_role("button", name="Stop").click()
+        await visitor.page.get_by_role(role, name=name, exact=True).click()
         await expect(visitor.page.locator("#message")).to_have_text("Stopped.")
         line.mend()
         await eventually(lambda: running.held == (0, 0, 0, 0))

@@ -24,7 +24,7 @@ const compose = new Compose();
 const result = new Result(mondrian, keeper, announce);
 const past = new History(mondrian, keeper);
 const service = new Service(mondrian);
-const banner = new Notice(byId("banner"), byId("banner-text"), byId("banner-action"));
+const banner = new Notice(byId("banner"), byId("banner-text"), byId("banner-action"), announce);
 /** What waits for a key. */
 let onceThereIsAKey = () => {};
 
@@ -119,6 +119,11 @@ byId("again").addEventListener("click", () => {
   if (location.hash) history.pushState(null, "", location.pathname + location.search);
   route();
   compose.focus();
+});
+byId("home").addEventListener("click", (event) => {
+  event.preventDefault();
+  if (location.hash) history.pushState(null, "", location.pathname + location.search);
+  route();
 });
 addEventListener("hashchange", route);
 addEventListener("popstate", route);

@@ -1,5 +1,8 @@
 // @ts-check
-/** A notice: a line about the connection or an error, with at most one thing to do and a countdown where there is one. */
+/**
+ * A notice: a line about the connection or an error, with at most one thing to do. It is read out when it appears; the
+ * seconds of a countdown are not.
+ */
 
 import { showText } from "./elements.js";
 
@@ -9,6 +12,8 @@ export class Notice {
   #button;
   /** @type {(() => void) | null} */
   #action = null;
+  #announce;
+  #spoken = "";
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #clock;
 
@@ -16,8 +21,10 @@ export class Notice {
    * @param {HTMLElement} box
    * @param {HTMLElement} text
    * @param {HTMLButtonElement} button
+   * @param {(text: string) => void} announce
    */
-  constructor(box, text, button) {
+  constructor(box, text, button, announce) {
+    this.#announce = announce;
     this.#box = box;
     this.#text = text;
     this.#button = button;
@@ -35,6 +42,8 @@ export class Notice {
     showText(this.#button, action ? label : "");
     showText(this.#text, text);
     this.#box.hidden = false;
+    if (text !== this.#spoken) this.#announce(text);
+    this.#spoken = text;
   }
 
   /**
@@ -57,6 +66,7 @@ export class Notice {
   hide() {
     clearInterval(this.#clock);
     this.#action = null;
+    this.#spoken = "";
     this.#box.hidden = true;
     this.#text.textContent = "";
   }

@@ -22,7 +22,7 @@ export class Result {
   #announce;
   #meter = new Meter();
   #plot = new Plot(/** @type {any} */ (byId("plot")));
-  #notice = new Notice(byId("result-notice"), byId("result-notice-text"), byId("result-notice-action"));
+  #notice;
   #text = byId("text");
   /**
    * The text of each voice, by its advisor.
@@ -68,6 +68,7 @@ export class Result {
     this.#mondrian = mondrian;
     this.#keeper = keeper;
     this.#announce = announce;
+    this.#notice = new Notice(byId("result-notice"), byId("result-notice-text"), byId("result-notice-action"), announce);
     byId("stop").addEventListener("click", () => void this.#stop());
     byId("copy").addEventListener("click", () => void this.#copy());
   }
@@ -77,10 +78,12 @@ export class Result {
     return [...this.#voices.values()].map((text) => text.data).join("\n\n");
   }
 
-  /** Show nothing any more, and read no further. */
+  /** Show nothing any more, and read no further. What runs goes on; what is still being sent is stopped. */
   leave() {
+    if (this.#requestId && !this.#name) void this.#stopSending().catch(() => {});
     this.#reading.abort();
     this.#name = "";
+    this.#requestId = "";
   }
 
   /**
@@ -88,12 +91,13 @@ export class Result {
    * @param {Pending} pending
    */
   async begin(pending) {
-    const signal = this.#reset("Sending the picture…");
+    const what = pending.image ? "Sending the picture" : "Sending the question";
+    const signal = this.#reset(`${what}…`);
     this.#requestId = pending.requestId;
     this.#showQuestion(pending.prompt, pending.advisor);
     this.#showPicture(pending.image, pending.requestId);
     byId("result-heading").focus();
-    this.#announce("Sending the picture");
+    this.#announce(what);
     await this.#keeper.keepPending(pending);
     try {
       const analysis = await this.#mondrian.create(requestOf(pending), { requestId: pending.requestId, signal, onConnection: this.#onConnection });
@@ -102,11 +106,13 @@ export class Result {
       if (copy) await this.#keeper.keepPicture(analysis.name, copy);
       if (signal.aborted) return;
       this.#name = analysis.name;
+      this.#requestId = "";
       this.onStart(analysis.name);
       await this.#follow(analysis.name, signal);
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Unauthenticated) return this.onKeyNeeded(error, () => void this.begin(pending));
+      this.#requestId = "";
       await this.#keeper.dropPending();
       this.onRefuse(error, pending);
     }
@@ -181,7 +187,6 @@ export class Result {
       case "failed":
         this.#end("It could not be finished.", true);
         this.#notice.show(explanation(event.failed.error), { kind: "error" });
-        this.#announce(`It could not be finished. ${explanation(event.failed.error)}`);
         break;
       case "cancelled":
         this.#end("Stopped.", true);
@@ -355,6 +360,7 @@ export class Result {
   /** Stop a question that is on its way. It may have arrived already, without an answer. */
   async #stopSending() {
     const requestId = this.#requestId;
+    this.#requestId = "";
     this.#reading.abort();
     await this.#keeper.dropPending();
     this.#end("Stopped.", true);
