@@ -278,7 +278,11 @@ async def test_a_signal_ends_the_reading_and_cancels_nothing(browser: Browser) -
 async def test_a_wait_can_be_cut_short(browser: Browser) -> None:
     """`retryNow`, and the device coming online, end a wait at once."""
     async with scripted(
-        browser, as_json({}, 503, Retry_After="60"), Answer(drops=True), stream(ACCEPTED, FIRST, SECOND, COMPLETED)
+        browser,
+        as_json({}, 503, Retry_After="60"),
+        stream(b"retry: 60000\n\n", ACCEPTED, breaks=True),
+        Answer(drops=True),
+        stream(FIRST, SECOND, COMPLETED),
     ) as (page, _):
         count = await page.evaluate("""async () => {
           const { Mondrian } = await import("/mondrian.js");

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, expect
 
 from tests.browser.chromium import window
 from tests.browser.visitor import LONG_MS, RED, Visitor, get_analysis, list_analyses
@@ -159,28 +159,6 @@ async def test_an_analysis_that_is_gone(browser: Browser, address: str) -> None:
         await expect(page.get_by_role("button", name="Analyse")).to_be_visible()
 
 
-async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, address: str) -> None:
-    """Where the server wants a key, the page asks for it, sends it along, and keeps it out of what lasts."""
-    async with window(browser) as (page, _):
-        visitor = Visitor(page=page)
-        await page.route(re.compile("/v1/"), _wants_a_key)
-        await page.goto(address)
-        dialog = page.get_by_role("dialog", name="API key")
-        await dialog.get_by_label("Your key").fill("wrong")
-        await dialog.get_by_role("button", name="Use this key").click()
-        await expect(dialog).to_contain_text("does not know this key")
-        await dialog.get_by_label("Your key").fill("open sesame")
-        await page.keyboard.press("Enter")
-        await expect(dialog).to_be_hidden()
-        await expect(page.get_by_role("radio", name="Ansel")).to_be_attached()
-        await visitor.ask("Which colour dominates?")
-        assert "red" in await visitor.until_finished()
-        kept = "() => JSON.stringify([Object.values(localStorage), document.cookie, location.href])"
-        assert "sesame" not in await page.evaluate(kept)
-        await page.reload()
-        assert "red" in await visitor.until_finished()
-
-
 async def test_the_text_can_be_copied(browser: Browser, address: str) -> None:
     """One press puts the whole text on the clipboard."""
     async with window(browser) as (page, _):
@@ -203,11 +181,3 @@ async def test_text_of_the_model_is_text(browser: Browser, address: str) -> None
         await visitor.until_finished()
         await expect(page.locator("#result-heading")).to_have_text("<img src=x onerror=alert(1)>")
         assert await page.locator("#result-heading img, #history-list a img[src=x]").count() == 0
-
-
-async def _wants_a_key(route: Route) -> None:
-    if route.request.headers.get("authorization") == "Bearer open sesame":
-        await route.continue_()
-    else:
-        error = {"error": {"code": 16, "message": "No such key."}}
-        await route.fulfill(status=401, json=error)

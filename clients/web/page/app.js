@@ -6,7 +6,7 @@
  * Back button and a link all lead to the same place.
  */
 
-import { Mondrian, Unauthenticated } from "../mondrian.js";
+import { Mondrian } from "../mondrian.js";
 import { Compose } from "./compose.js";
 import { byId } from "./elements.js";
 import { History } from "./history.js";
@@ -15,7 +15,7 @@ import { Key } from "./key.js";
 import { Notice } from "./notice.js";
 import { Result } from "./result.js";
 import { Service } from "./service.js";
-import { explanation } from "./words.js";
+import { explanation, needsKey } from "./words.js";
 
 const key = new Key();
 const keeper = new Keeper();
@@ -64,16 +64,18 @@ function ask(pending) {
 
 /** @param {unknown} error */
 function tell(error) {
-  if (error instanceof Unauthenticated) askForKey(error, start);
+  if (needsKey(error)) askForKey(error, start);
 }
 
 /**
- * @param {Unauthenticated} error
+ * @param {import("../mondrian.js").MondrianError} error
  * @param {() => void} again
  */
 function askForKey(error, again) {
   onceThereIsAKey = again;
-  key.ask(key.value ? `The server does not know this key. ${error.message}` : "This server answers to callers with a key.");
+  const isRevoked = error.reason === "KEY_REVOKED";
+  const refused = isRevoked ? "This key was revoked. Please use another one." : "The server does not know this key.";
+  key.ask(key.value ? refused : "This server answers to callers with a key.");
 }
 
 /** Ask the server for what the page offers. */
@@ -83,7 +85,7 @@ async function start() {
   try {
     compose.showAdvisors(await mondrian.advisors({ giveUpAfterS: Infinity }));
   } catch (error) {
-    if (error instanceof Unauthenticated) askForKey(error, start);
+    if (needsKey(error)) askForKey(error, start);
     else banner.show(`The advisors could not be read. ${explanation(error)}`, { kind: "error", label: "Try again", action: () => location.reload() });
   }
 }

@@ -1,14 +1,14 @@
 // @ts-check
 /** The result: one analysis from the moment it is asked for to its end, live or replayed. */
 
-import { isTerminal, NotFound, Unauthenticated } from "../mondrian.js";
+import { isTerminal, NotFound } from "../mondrian.js";
 import { composition } from "./composition.js";
 import { byId, make, showText } from "./elements.js";
 import { smallCopy } from "./easel.js";
 import { Meter } from "./meter.js";
 import { Notice } from "./notice.js";
 import { Plot } from "./plot.js";
-import { duration, ending, explanation, interruption, ordinal, rate, STAGES } from "./words.js";
+import { duration, ending, explanation, interruption, needsKey, ordinal, rate, STAGES } from "./words.js";
 
 /** How often the server shall tell where it is: often enough for a bar that moves. */
 const PROGRESS_INTERVAL_S = 1;
@@ -55,7 +55,7 @@ export class Result {
   onRefuse = () => {};
   /**
    * Called when the server wants a key, with what to do once there is one.
-   * @type {(error: Unauthenticated, again: () => void) => void}
+   * @type {(error: import("../mondrian.js").MondrianError, again: () => void) => void}
    */
   onKeyNeeded = () => {};
 
@@ -111,7 +111,7 @@ export class Result {
       await this.#follow(analysis.name, signal);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Unauthenticated) return this.onKeyNeeded(error, () => void this.begin(pending));
+      if (needsKey(error)) return this.onKeyNeeded(error, () => void this.begin(pending));
       this.#requestId = "";
       await this.#keeper.dropPending();
       this.onRefuse(error, pending);
@@ -156,7 +156,7 @@ export class Result {
       for await (const event of events) this.#show(event);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Unauthenticated) {
+      if (needsKey(error)) {
         this.#name = "";
         return this.onKeyNeeded(error, () => void this.open(name));
       }

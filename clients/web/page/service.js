@@ -1,8 +1,8 @@
 // @ts-check
 /** The service line: which model answers, and whether it can. */
 
-import { Unauthenticated } from "../mondrian.js";
 import { byId } from "./elements.js";
+import { needsKey } from "./words.js";
 
 const READY_EVERY_MS = 30_000;
 const WAITING_EVERY_MS = 3_000;
@@ -46,7 +46,7 @@ export class Service {
       if (model?.state === "LOADING") return this.#tell("loading", `${name}, loading`);
       return this.#tell("gone", `${name}, not available`);
     } catch (error) {
-      if (error instanceof Unauthenticated) return this.#tell("loading", "A key is needed");
+      if (needsKey(error)) return this.#tell("loading", "A key is needed");
       this.#isGone = true;
       return this.#tell("gone", navigator.onLine === false ? "Offline" : "Server not reached");
     }

@@ -93,13 +93,22 @@ export function interruption(error) {
 }
 
 /**
+ * Tell whether another API key is what is needed.
+ * @param {unknown} error
+ * @returns {error is MondrianError}
+ */
+export function needsKey(error) {
+  return error instanceof Unauthenticated || (error instanceof PermissionDenied && error.reason === "KEY_REVOKED");
+}
+
+/**
  * Say what went wrong and what to do about it.
  * @param {unknown} error
  * @returns {string}
  */
 export function explanation(error) {
   if (!(error instanceof MondrianError)) return "Something went wrong on this page. Reload it and try again.";
-  if (error instanceof Unauthenticated) return "The server asks for an API key, or does not know this one.";
+  if (needsKey(error)) return `The server asks for another API key: ${error.message}.`;
   if (error instanceof PermissionDenied) return `This key may not do that. ${error.message}`;
   if (error instanceof NotFound) return "There is no such analysis here. It may have been deleted, or belong to another key.";
   if (error.reason === "EVENTS_EXPIRED") return "What was kept of this analysis has expired.";

@@ -1,0 +1,69 @@
+"""The page before a server with keys: it asks, says why, and keeps the key where it does not last."""
+
+from pathlib import Path
+
+import grpc
+from playwright.async_api import Browser, expect
+
+from mondrian_server.callers import CallerLimits
+from mondrian_server.callers.editing import add_key, revoke_keys
+from tests.browser.chromium import window
+from tests.browser.conftest import page_address
+from tests.browser.visitor import LONG_MS, Visitor, list_analyses
+from tests.service.calls import Connection, eventually, settings_for, started
+
+KEPT = "() => JSON.stringify([Object.entries(localStorage), document.cookie, location.href])"
+
+
+async def is_refused(server: Connection) -> bool:
+    """Tell whether the server refuses a caller."""
+    try:
+        await list_analyses(server)
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.PERMISSION_DENIED
+    return False
+
+
+async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path: Path) -> None:
+    """Nothing is shown without a key; a wrong one is told apart; the right one opens the page, a reload included."""
+    keys = tmp_path / "keys.toml"
+    key = add_key(keys, "bob", CallerLimits()).text
+    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
+    async with started(settings) as running, window(browser) as (page, _):
+        visitor = Visitor(page=page)
+        await page.goto(page_address(running))
+        dialog = page.get_by_role("dialog", name="API key")
+        await dialog.get_by_label("Your key").fill("wrong")
+        await dialog.get_by_role("button", name="Use this key").click()
+        await expect(dialog).to_contain_text("does not know this key")
+        await dialog.get_by_label("Your key").fill(key)
+        await page.keyboard.press("Enter")
+        await expect(dialog).to_be_hidden()
+        await visitor.ask("Which colour dominates?", advisor="Albers")
+        assert "red" in await visitor.until_finished()
+        assert [one.name for one in await list_analyses(running.by(key))] == [visitor.name]
+        assert key not in await page.evaluate(KEPT)
+        await page.reload()
+        assert "red" in await visitor.until_finished()
+
+
+async def test_a_revoked_key_is_asked_for_anew(browser: Browser, tmp_path: Path) -> None:
+    """A key that was revoked leads to the same question, and the question that was asked goes in with the next key."""
+    keys = tmp_path / "keys.toml"
+    old, new = (add_key(keys, name, CallerLimits()).text for name in ("old", "new"))
+    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
+    async with started(settings) as running, window(browser) as (page, _):
+        visitor = Visitor(page=page)
+        await page.goto(page_address(running))
+        dialog = page.get_by_role("dialog", name="API key")
+        await dialog.get_by_label("Your key").fill(old)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("radio", name="Ansel")).to_be_attached()
+        revoke_keys(keys, "old")
+        await expect(dialog).to_be_hidden()
+        await eventually(lambda: is_refused(running.by(old)))
+        await visitor.ask("Which colour dominates?")
+        await expect(dialog).to_contain_text("was revoked", timeout=LONG_MS)
+        await dialog.get_by_label("Your key").fill(new)
+        await page.keyboard.press("Enter")
+        assert "red" in await visitor.until_finished()
