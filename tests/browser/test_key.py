@@ -47,6 +47,27 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path
         assert "red" in await visitor.until_finished()
 
 
+async def test_without_a_key_nothing_is_sent(browser: Browser, tmp_path: Path) -> None:
+    """Who leaves the question for a key unanswered is back at the own question, and can be asked again."""
+    keys = tmp_path / "keys.toml"
+    key = add_key(keys, "bob", CallerLimits()).text
+    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
+    async with started(settings) as running, window(browser) as (page, _):
+        visitor = Visitor(page=page)
+        await page.goto(page_address(running))
+        dialog = page.get_by_role("dialog", name="API key")
+        await dialog.get_by_role("button", name="Not now").click()
+        await visitor.ask("Which colour dominates?")
+        await expect(dialog).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("button", name="Analyse")).to_be_visible()
+        await page.get_by_role("button", name="API key").click()
+        await dialog.get_by_label("Your key").fill(key)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("radio", name="Ansel")).to_be_attached()
+        assert await list_analyses(running.by(key)) == []
+
+
 async def test_a_revoked_key_is_asked_for_anew(browser: Browser, tmp_path: Path) -> None:
     """A key that was revoked leads to the same question, and the question that was asked goes in with the next key."""
     keys = tmp_path / "keys.toml"

@@ -1,6 +1,5 @@
 """The page in a real browser, on the embedded model: a picture in, stages, tokens and the right answer out."""
 
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 

@@ -57,9 +57,12 @@ class Visitor:
 
 async def get_analysis(server: Connection, name: str) -> pb.Analysis:
     """Return what the server says of an analysis."""
-    return (await server.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))).analysis
+    return (
+        await server.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name), metadata=server.metadata)
+    ).analysis
 
 
 async def list_analyses(server: Connection) -> list[pb.Analysis]:
     """Return all analyses, newest first."""
-    return list((await server.analyses.ListAnalyses(service_pb.ListAnalysesRequest())).analyses)
+    request = service_pb.ListAnalysesRequest()
+    return list((await server.analyses.ListAnalyses(request, metadata=server.metadata)).analyses)

@@ -64,7 +64,7 @@ function ask(pending) {
 
 /** @param {unknown} error */
 function tell(error) {
-  if (needsKey(error)) askForKey(error, start);
+  if (needsKey(error)) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
 }
 
 /**
@@ -85,7 +85,7 @@ async function start() {
   try {
     compose.showAdvisors(await mondrian.advisors({ giveUpAfterS: Infinity }));
   } catch (error) {
-    if (needsKey(error)) askForKey(error, start);
+    if (needsKey(error)) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
     else banner.show(`The advisors could not be read. ${explanation(error)}`, { kind: "error", label: "Try again", action: () => location.reload() });
   }
 }
@@ -115,6 +115,11 @@ key.onChange = () => {
   onceThereIsAKey = () => {};
   void start();
   if (again !== start) again();
+};
+key.onDismiss = () => {
+  onceThereIsAKey = () => {};
+  // What was to be sent is not sent; what was open stays as it is.
+  if (!location.hash) route();
 };
 service.onReturn = () => void start();
 byId("again").addEventListener("click", () => {

@@ -11,12 +11,14 @@ export class Key {
 
   /** Called when there is another key. */
   onChange = () => {};
+  /** Called when the question for a key was left unanswered. */
+  onDismiss = () => {};
 
   constructor() {
     byId("key-open").hidden = !this.value;
     byId("key-open").addEventListener("click", () => this.ask("Change the key, or leave it empty to send none."));
     this.#dialog.addEventListener("close", () => {
-      if (this.#dialog.returnValue !== "save") return;
+      if (this.#dialog.returnValue !== "save") return this.onDismiss();
       this.#keep(this.#input.value.trim());
       this.onChange();
     });

@@ -11,7 +11,7 @@ import { Plot } from "./plot.js";
 import { duration, ending, explanation, interruption, needsKey, ordinal, rate, STAGES } from "./words.js";
 
 /** How often the server shall tell where it is: often enough for a bar that moves. */
-const PROGRESS_INTERVAL_S = 1;
+const PROGRESS_INTERVAL_S = 0.5;
 
 /** @typedef {import("../mondrian.js").AnalysisEvent} AnalysisEvent */
 /** @typedef {import("./keeper.js").Pending} Pending */
@@ -111,7 +111,7 @@ export class Result {
       await this.#follow(analysis.name, signal);
     } catch (error) {
       if (signal.aborted) return;
-      if (needsKey(error)) return this.onKeyNeeded(error, () => void this.begin(pending));
+      if (needsKey(error)) return this.onKeyNeeded(/** @type {import("../mondrian.js").MondrianError} */ (error), () => void this.begin(pending));
       this.#requestId = "";
       await this.#keeper.dropPending();
       this.onRefuse(error, pending);
@@ -158,7 +158,7 @@ export class Result {
       if (signal.aborted) return;
       if (needsKey(error)) {
         this.#name = "";
-        return this.onKeyNeeded(error, () => void this.open(name));
+        return this.onKeyNeeded(/** @type {import("../mondrian.js").MondrianError} */ (error), () => void this.open(name));
       }
       this.#end("The answer cannot be shown.", false);
       this.#notice.show(explanation(error), { kind: "error" });

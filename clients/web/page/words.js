@@ -95,7 +95,7 @@ export function interruption(error) {
 /**
  * Tell whether another API key is what is needed.
  * @param {unknown} error
- * @returns {error is MondrianError}
+ * @returns {boolean}
  */
 export function needsKey(error) {
   return error instanceof Unauthenticated || (error instanceof PermissionDenied && error.reason === "KEY_REVOKED");
