@@ -64,5 +64,5 @@ async def get_analysis(server: Connection, name: str) -> pb.Analysis:
 
 async def list_analyses(server: Connection) -> list[pb.Analysis]:
     """Return all analyses, newest first."""
-    request = service_pb.ListAnalysesRequest()
+    request = service_pb.ListAnalysesRequest(page_size=1000)
     return list((await server.analyses.ListAnalyses(request, metadata=server.metadata)).analyses)
