@@ -14,6 +14,7 @@ from mondrian_server.rpc.authentication import caller
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
 from mondrian_server.rpc.paging import checked_page_size, to_position
 from mondrian_server.rpc.registration import Context, StatusError
+from mondrian_server.rpc.responses import WatchResponses
 from mondrian_server.rpc.status import cancelled_status
 
 MAX_DISCONNECT_GRACE_S = 3600.0
@@ -29,6 +30,7 @@ class AnalysisServicer:
     def __init__(self, analyses: AnalysesService) -> None:
         """Serve these analyses."""
         self._analyses = analyses
+        self._watch_responses = WatchResponses()
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> None:  # noqa: N802  # gRPC's name
         """Create an analysis and stream it; when the call has gone, let the analysis go."""
@@ -65,7 +67,7 @@ class AnalysisServicer:
         async with aclosing(self._analyses.watch(request.name, caller(), request.after_sequence)) as groups:
             async for events in groups:
                 for event in events:
-                    await context.write(pb.WatchAnalysisResponse(event=from_event(event, with_ids=with_ids)))
+                    await context.write(self._watch_responses.of(event, with_ids=with_ids))
 
     async def GetAnalysis(  # noqa: N802  # gRPC's name
         self, request: pb.GetAnalysisRequest, _: Context

@@ -51,8 +51,13 @@ def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMeth
     return make(
         _with_statuses(handler),
         request_deserializer=_parser(method),
-        response_serializer=lambda message: message.SerializeToString(),
+        response_serializer=_serialise,
     )
+
+
+def _serialise(response: Message | bytes) -> bytes:
+    """Return a response's bytes; a handler may have made them already."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _parser(method: MethodDescriptor) -> Callable[[bytes], Message | InvalidRequest]:
