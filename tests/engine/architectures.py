@@ -189,6 +189,20 @@ def _qwen2_5_vl(ids: Mapping[str, int], size: int) -> dict[str, Any]:
     return _TEXT | _qwen_config(ids, size) | {"vision_config": vision, "rope_scaling": rope}
 
 
+def _qwen2_vl(ids: Mapping[str, int], size: int) -> dict[str, Any]:
+    vision = {
+        "model_type": "qwen2_vl",
+        "depth": 2,
+        "embed_dim": 32,
+        "hidden_size": _HIDDEN,
+        "mlp_ratio": 2,
+        "num_heads": 2,
+        "patch_size": 8,
+    }
+    rope = {"type": "mrope", "mrope_section": [2, 3, 3]}
+    return _TEXT | _qwen_config(ids, size) | {"vision_config": vision, "rope_scaling": rope}
+
+
 def _qwen3_vl(ids: Mapping[str, int], size: int) -> dict[str, Any]:
     vision = {
         "model_type": "qwen3_vl",
@@ -278,6 +292,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             config=_qwen2_5_vl,
             placeholder="<|image_pad|>",
             processor="Qwen2_5_VLProcessor",
+            preprocessor=_QWEN_IMAGES | {"image_processor_type": "Qwen2VLImageProcessor"},
+        ),
+        Architecture(
+            name="qwen2_vl",
+            spelling=_QWEN,
+            config=_qwen2_vl,
+            placeholder="<|image_pad|>",
+            processor="Qwen2VLProcessor",
             preprocessor=_QWEN_IMAGES | {"image_processor_type": "Qwen2VLImageProcessor"},
         ),
         Architecture(

@@ -1,4 +1,7 @@
-"""Every architecture: a row is the same alone, in company, with warm caches, and as mlx-vlm itself generates it."""
+"""Every architecture: a row is the same alone, in company, with warm caches, and as mlx-vlm itself generates it.
+
+qwen2_vl stands for all those of which the engine knows nothing.
+"""
 
 import importlib
 from collections.abc import Generator, Sequence

@@ -246,5 +246,7 @@ def _explain(model: str, error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return the first line of an error's message that says something, or its type's name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return what an error's message says first, with what follows a colon at the end of a line, or its type's name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = next((n for n, line in enumerate(lines, start=1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:last]) or type(error).__name__
