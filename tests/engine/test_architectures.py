@@ -4,6 +4,8 @@ qwen2_vl stands for all those of which the engine knows nothing.
 """
 
 import importlib
+import json
+import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,25 @@ def test_a_row_that_fails_leaves_its_neighbours_as_they_are(
 
 def _white() -> Picture:
     return Picture(width=64, height=64, pixels=b"\xff" * (64 * 64 * 3), digest=b"white")
+
+
+def test_more_pictures_than_a_chat_format_takes_are_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """A template that has no place for a second picture before the text: one is answered, two are refused."""
+    folder = shutil.copytree(checkpoints["llava"], tmp_path / "single")
+    named = json.loads((folder / "tokenizer_config.json").read_text())
+    loop = "{% for m in messages %}"
+    assert loop in named["chat_template"]
+    first_only = (
+        loop
+        + "{% if m['content'] is not string and m['content'] | length > 2 %}{{ raise_exception('one') }}{% endif %}"
+    )
+    named["chat_template"] = named["chat_template"].replace(loop, first_only)
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    with Engine(folder) as engine:
+        one, two = engine.ready().run(request(pictures=ALBUM[:1], max_tokens=2), request(pictures=ALBUM[:2]))
+    assert one.done.image_tokens > 0
+    assert isinstance(two.closing, RowFailed)
+    assert (two.closing.reason, two.closing.field) == ("INVALID_REQUEST", "config.images")
 
 
 def test_a_text_only_model_refuses_pictures(checkpoints: dict[str, Path]) -> None:

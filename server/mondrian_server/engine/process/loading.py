@@ -18,7 +18,7 @@ from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate
 from mondrian_server.engine.process.prompts import PromptFormat, read_format
 from mondrian_server.engine.process.remote_code import asks_for_trust, refuse_remote_code
 from mondrian_server.engine.process.thinking import Budget, read_budget
-from mondrian_server.engine.process.vocabulary import Vocabulary, read_vocabulary
+from mondrian_server.engine.process.vocabulary import IMAGE_TOKEN_NAMES, Vocabulary, read_vocabulary
 from mondrian_server.engine.protocol import EngineConfig, Loading, ModelDescription
 
 _LOG = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
     chat = read_format(processor, model.config, thinking=config.thinking)
     image_token = _image_token(model.config)
     placeholder = getattr(processor, "image_token", None)
-    accepts_images = image_token is not None and isinstance(placeholder, str)
+    shows = isinstance(placeholder, str) or getattr(processor, "image_processor", None) is not None
+    accepts_images = image_token is not None and shows
     return LoadedModel(
         model=model,
         processor=processor,
@@ -216,7 +217,7 @@ def _context_tokens(config: Any, bound: int) -> int:
 
 
 def _image_token(config: Any) -> int | None:
-    for name in ("image_token_id", "image_token_index"):
+    for name in IMAGE_TOKEN_NAMES:
         if isinstance(value := getattr(config, name, None), int):
             return value
     return None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mondrian_server.engine.process.loading import Encodes, LoadedModel
-from mondrian_server.engine.process.prompts import join_text, splice
+from mondrian_server.engine.process.prompts import Frame, join_text, splice
 from mondrian_server.engine.protocol import RowFailed, Submit
 from mondrian_server.pictures import Picture
 
@@ -105,7 +105,7 @@ class Preparation:
         began = time.monotonic()
         if submit.pictures and not self._model.description.accepts_images:
             raise Rejection("INVALID_REQUEST", "The model does not accept images.", "config.images")
-        frame = self._format.frame(len(submit.pictures))
+        frame = self._frame(len(submit.pictures))
         if not submit.pictures or self._model.encodes is Encodes.APART:
             pictures = tuple(self._picture(picture) for picture in submit.pictures)
             before = self._with_pictures(frame.before, pictures)
@@ -121,6 +121,15 @@ class Preparation:
             max_tokens=self._room(submit, len(ids)),
             prepare_s=time.monotonic() - began,
         )
+
+    def _frame(self, pictures: int) -> Frame:
+        try:
+            return self._format.frame(pictures)
+        except Exception as error:  # Templates raise what they like.
+            if pictures <= 1:  # Which was tried when the model was warmed up.
+                raise
+            message = f"The model's chat format does not take {pictures} images."
+            raise Rejection("INVALID_REQUEST", message, "config.images") from error
 
     def _caller_ids(self, submit: Submit) -> list[int]:
         ids = self._format.caller_ids(join_text(submit.instructions, submit.prompt))

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 _MEDIA_NAMES = ("image_token", "video_token", "audio_token", "fake_image_token", "global_image_token")
-_MEDIA_CONFIG = ("image_token_id", "image_token_index", "video_token_id", "video_token_index", "audio_token_id")
+IMAGE_TOKEN_NAMES = (
+    "image_token_id",
+    "image_token_index",
+    "media_placeholder_token_id",
+    "img_context_token_id",
+    "image_patch_token_id",
+)
+"""What configurations call the id that stands for a part of an image."""
+
+_MEDIA_CONFIG = (*IMAGE_TOKEN_NAMES, "video_token_id", "video_token_index", "audio_token_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
