@@ -14,7 +14,7 @@ from safetensors.numpy import (
     save_file,  # pyright: ignore[reportUnknownVariableType]  # safetensors leaves the parameter of PathLike open
 )
 
-from tests.checkpoints import EMBEDDED
+from tests.engine.tokenisers import GEMMA, IDEFICS, QWEN, VICUNA, Spelling
 
 _HIDDEN = 32
 _TEXT: dict[str, Any] = {
@@ -39,19 +39,6 @@ _MEANS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spelling:
-    """How an architecture's tokeniser spells, its control tokens, and added tokens that count as plain ones."""
-
-    sentencepiece: bool
-    controls: tuple[str, ...]
-    plain: tuple[str, ...] = ()
-    names: Mapping[str, str]
-    template: str
-    turn: str
-    picture: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """What the folder of one architecture holds.
 
@@ -70,94 +57,6 @@ class Architecture:
     def frame(self, pictures: int, text: str) -> str:
         """Return a turn in the chat format, written out by hand: the pictures, then the text."""
         return self.spelling.turn.format(pictures=self.spelling.picture * pictures, text=text)
-
-
-_CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
-)
-_QWEN = Spelling(
-    sentencepiece=False,
-    controls=(
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-        "<|im_end|>",
-    ),
-    plain=("<think>", "</think>"),
-    names={"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
-    template=_CHATML,
-    turn="<|im_start|>user\n{pictures}{text}<|im_end|>\n<|im_start|>assistant\n",
-    picture="<|vision_start|><|image_pad|><|vision_end|>",
-)
-_GEMMA = Spelling(
-    sentencepiece=True,
-    controls=(
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        "<unk>",
-        "<start_of_turn>",
-        "<start_of_image>",
-        "<end_of_image>",
-        "<image_soft_token>",
-        "<end_of_turn>",
-    ),
-    names={
-        "pad_token": "<pad>",
-        "bos_token": "<bos>",
-        "eos_token": "<eos>",
-        "boi_token": "<start_of_image>",
-        "eoi_token": "<end_of_image>",
-        "image_token": "<image_soft_token>",
-    },
-    template=(
-        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{% if m['content'] is string %}"
-        "{{ m['content'] | trim }}{% else %}{% for part in m['content'] %}{% if part['type'] == 'image' %}"
-        "<start_of_image>{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n"
-        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-    ),
-    turn="<start_of_turn>user\n{pictures}{text}<end_of_turn>\n<start_of_turn>model\n",
-    picture="<start_of_image>",
-)
-_VICUNA = Spelling(
-    sentencepiece=True,
-    controls=("<pad>", "<s>", "<unk>", "<image>", "</s>"),
-    names={"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "image_token": "<image>"},
-    template=(
-        "{% for m in messages %}USER: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
-        "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
-        "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-        "{% endif %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-    ),
-    turn="USER: {pictures}{text} ASSISTANT:",
-    picture="<image>\n",
-)
-_IDEFICS = Spelling(
-    sentencepiece=False,
-    controls=("<|pad|>", "<|start|>", "<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>"),
-    names={
-        "pad_token": "<|pad|>",
-        "bos_token": "<|start|>",
-        "eos_token": "<end_of_utterance>",
-        "image_token": "<image>",
-        "fake_image_token": "<fake_token_around_image>",
-        "global_image_token": "<global-img>",
-        "end_of_utterance_token": "<end_of_utterance>",
-    },
-    template=(
-        "<|start|>{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}{% if part['type'] == 'image' %}"
-        "<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
-        "{% if add_generation_prompt %}assistant:{% endif %}"
-    ),
-    turn="<|start|>user:{pictures}{text}<end_of_utterance>\nassistant:",
-    picture="<image>",
-)
 
 
 def _qwen_config(ids: Mapping[str, int], size: int) -> dict[str, Any]:
@@ -288,7 +187,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     for one in (
         Architecture(
             name="qwen2_5_vl",
-            spelling=_QWEN,
+            spelling=QWEN,
             config=_qwen2_5_vl,
             placeholder="<|image_pad|>",
             processor="Qwen2_5_VLProcessor",
@@ -296,7 +195,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture(
             name="qwen2_vl",
-            spelling=_QWEN,
+            spelling=QWEN,
             config=_qwen2_vl,
             placeholder="<|image_pad|>",
             processor="Qwen2VLProcessor",
@@ -304,7 +203,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture(
             name="qwen3_vl",
-            spelling=_QWEN,
+            spelling=QWEN,
             config=_qwen3_vl,
             placeholder="<|image_pad|>",
             processor="Qwen3VLProcessor",
@@ -312,7 +211,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture(
             name="gemma3",
-            spelling=_GEMMA,
+            spelling=GEMMA,
             config=_gemma3,
             placeholder="<image_soft_token>",
             processor="Gemma3Processor",
@@ -321,7 +220,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture(
             name="llava",
-            spelling=_VICUNA,
+            spelling=VICUNA,
             config=_llava,
             placeholder="<image>",
             processor="LlavaProcessor",
@@ -341,7 +240,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture(
             name="idefics3",
-            spelling=_IDEFICS,
+            spelling=IDEFICS,
             config=_idefics3,
             placeholder="<image>",
             processor="Idefics3Processor",
@@ -357,7 +256,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             },
             processor_config={"image_seq_len": 4},
         ),
-        Architecture(name="qwen2", spelling=_QWEN, config=_qwen2),
+        Architecture(name="qwen2", spelling=QWEN, config=_qwen2),
     )
 }
 
@@ -432,7 +331,7 @@ def _drawn(
 def _write_tokenizer(architecture: Architecture, folder: Path) -> tuple[dict[str, int], int]:
     """Write the tokeniser's files; return the ids of its control tokens and the size of its vocabulary."""
     spelling = architecture.spelling
-    whole = _sentencepiece(spelling) if spelling.sentencepiece else _byte_level(spelling)
+    whole = spelling.tokeniser()
     _write(folder / "tokenizer.json", whole)
     named = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -443,69 +342,6 @@ def _write_tokenizer(architecture: Architecture, folder: Path) -> tuple[dict[str
     _write(folder / "tokenizer_config.json", named | dict(spelling.names))
     ids = {token["content"]: token["id"] for token in whole["added_tokens"]}
     return ids, 1 + max(*ids.values(), *whole["model"]["vocab"].values())
-
-
-def _byte_level(spelling: Spelling) -> dict[str, Any]:
-    """Return the embedded model's tokeniser with other control tokens, after its own vocabulary."""
-    whole = json.loads((EMBEDDED / "tokenizer.json").read_text())
-    old = {token["content"] for token in whole["added_tokens"]}
-    vocabulary: dict[str, int] = whole["model"]["vocab"]
-    whole["model"]["vocab"] = {f"unused{n}" if piece in old else piece: n for piece, n in vocabulary.items()}
-    whole["added_tokens"] = _added(spelling, 1 + max(vocabulary.values()))
-    return whole
-
-
-def _sentencepiece(spelling: Spelling) -> dict[str, Any]:
-    """Return a tokeniser in the way of SentencePiece: spaces as `▁`, bytes for what it has no piece for."""
-    pieces = [*spelling.controls, *spelling.plain, *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += ["▁", *(chr(code) for code in range(33, 127)), "th", "▁th", "▁the", "in", "▁a"]
-    merges = [["t", "h"], ["▁", "th"], ["▁th", "e"], ["i", "n"], ["▁", "a"]]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": _added(spelling, 0),
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": None,
-        "post_processor": _beginning(spelling),
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "<unk>",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": {piece: number for number, piece in enumerate(pieces)},
-            "merges": merges,
-        },
-    }
-
-
-def _beginning(spelling: Spelling) -> dict[str, Any]:
-    """Return the step that puts the first token before every text that is tokenised with special tokens."""
-    first = spelling.names["bos_token"]
-    one: list[dict[str, Any]] = [{"SpecialToken": {"id": first, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    pair = [*one, {"Sequence": {"id": "B", "type_id": 1}}]
-    tokens = {first: {"id": first, "ids": [spelling.controls.index(first)], "tokens": [first]}}
-    return {"type": "TemplateProcessing", "single": one, "pair": pair, "special_tokens": tokens}
-
-
-def _added(spelling: Spelling, first: int) -> list[dict[str, Any]]:
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    tokens = [*((token, True) for token in spelling.controls), *((token, False) for token in spelling.plain)]
-    return [
-        {"id": first + n, "content": token, "special": special} | plain for n, (token, special) in enumerate(tokens)
-    ]
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
