@@ -16,7 +16,7 @@ from mondrian_server.advisors import Advisors
 from mondrian_server.analyses.housekeeping import keep_house
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
-from mondrian_server.callers import KeyRing
+from mondrian_server.callers import Allowances, KeyRing
 from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import Step
@@ -114,6 +114,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
     advisors = Advisors.load(settings.advisors_file)
     keys = KeyRing.open(settings.keys_file)
     authentication = Authentication(keys=keys, certificates=settings.tls_client_ca_file is not None)
+    allowances = Allowances(configuration.caller_limits(settings), keys, shared=authentication.is_needed)
     tls = Tls.open(configuration.tls_files(settings))
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(DataDir(settings.data_dir))
@@ -128,7 +129,9 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             configuration.engine_config(settings), configuration.supervision_limits(settings), command=engine_command
         )
         decoder = await stack.enter_async_context(ImageDecoder(configuration.image_limits(settings), observer=metrics))
-        scheduler = Scheduler(engine, slots=settings.slots, lookahead=settings.lookahead)
+        scheduler = Scheduler(
+            engine, slots=settings.slots, lookahead=settings.lookahead, most_running=allowances.most_running
+        )
         analyses = AnalysesService(
             limits=configuration.admission_limits(settings),
             defaults=configuration.defaults(settings),
@@ -138,6 +141,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             advisors=advisors,
             log=log,
             observer=metrics,
+            allowances=allowances,
         )
         listeners.analyses = analyses
         engine.listen(listeners)

@@ -4,6 +4,7 @@ from mondrian_server.analyses.admission import AdmissionLimits
 from mondrian_server.analyses.housekeeping import Retention
 from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.validation import RequestLimits
+from mondrian_server.callers import CallerLimits
 from mondrian_server.engine.protocol import EngineConfig
 from mondrian_server.engine.supervisor import SupervisionLimits
 from mondrian_server.images.protocol import ImageLimits
@@ -117,4 +118,14 @@ def admission_limits(settings: Settings) -> AdmissionLimits:
             max_image_bytes=settings.max_image_bytes,
             max_images_bytes=settings.max_request_image_bytes,
         ),
+    )
+
+
+def caller_limits(settings: Settings) -> CallerLimits:
+    """Return the limits of a caller that has none of its own."""
+    return CallerLimits(
+        max_running_analyses=settings.max_caller_running_analyses,
+        max_waiting_analyses=settings.max_caller_waiting_analyses,
+        max_waiting_bytes=settings.max_caller_waiting_bytes,
+        max_requests_per_minute=settings.max_caller_requests_per_minute,
     )

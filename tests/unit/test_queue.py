@@ -48,7 +48,7 @@ def test_one_caller_is_served_in_order_of_arrival() -> None:
 
 def test_a_caller_at_its_share_lets_others_pass() -> None:
     """With two callers and four slots, the third of the first caller waits behind the second caller's first two."""
-    assert drained(queue_of("a1 a2 a3 a4 b1 b2 b3"), slots=4) == "a1 a2 b1 b2 a3 a4 b3"
+    assert drained(queue_of("a1 a2 a3 a4 b1 b2 b3"), slots=4) == "a1 a2 b1 b2 a3 b3 a4"
 
 
 def test_what_runs_counts_towards_the_share() -> None:
@@ -62,8 +62,34 @@ def test_a_share_is_rounded_up() -> None:
 
 
 def test_no_slot_stays_empty_for_fairness() -> None:
-    """Where everybody who waits is at the share, the first in line comes next."""
+    """Where everybody who waits is at the share, the first of those whose caller holds least comes next."""
     assert drained(queue_of("a1 a2"), slots=2, running={"a": 2, "b": 0}) == "a1 a2"
+    assert drained(queue_of("a1 a2 b1"), slots=2, running={"a": 3, "b": 2}) == "b1 a1 a2"
+
+
+def test_a_caller_with_as_many_rows_as_it_may_is_passed_over() -> None:
+    """Also where a slot stays empty; whoever waits behind it is not held up, and its position comes last."""
+    queue: FairQueue[Item] = FairQueue(lambda caller: 2 if caller == "a" else 0)
+    items = [Item("a", 1), Item("a", 2), Item("a", 3), Item("b", 1)]
+    for item in items:
+        queue.push(item)
+    assert queue.peek({"a": 2}, 8) is items[3]
+    assert [repr(item) for item in queue.order({"a": 1}, 8)] == ["a1", "b1", "a2", "a3"]
+    queue.remove(items[3])
+    assert queue.peek({"a": 2}, 8) is None
+    assert queue.peek({"a": 1}, 8) is items[0]
+
+
+def test_those_who_wait_are_counted_by_caller() -> None:
+    """However they came and went."""
+    queue = queue_of("a1 a2 b1")
+    assert queue.by_caller == {"a": 2, "b": 1}
+    last = list(queue)[2]
+    assert queue.remove(last)
+    assert not queue.remove(last)
+    assert queue.by_caller == {"a": 2}
+    queue.push_front(last)
+    assert queue.by_caller == {"a": 2, "b": 1}
 
 
 def test_a_caller_that_only_runs_takes_part_in_the_share() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.queue import FairQueue
@@ -25,19 +25,22 @@ class Scheduler:
     held from its dispatch until the engine has closed it, also when its analysis has ended long before.
     """
 
-    def __init__(self, engine: Engine, *, slots: int, lookahead: int) -> None:
+    def __init__(
+        self, engine: Engine, *, slots: int, lookahead: int, most_running: Callable[[str], int] = lambda _: 0
+    ) -> None:
         """Begin with nobody waiting.
 
         Args:
             engine: what works on the rows.
             slots: rows that it works on at once.
             lookahead: rows that it is handed besides.
+            most_running: gives the rows that a caller may have at once, 0: any number.
 
         """
         self._engine = engine
         self._slots = slots
         self._lookahead = lookahead
-        self._queue: FairQueue[Analysis] = FairQueue()
+        self._queue: FairQueue[Analysis] = FairQueue(most_running)
         self._rows: dict[int, Analysis] = {}
         self._prepare: Callable[[Analysis], None] | None = None
         self._next_row = 1
@@ -53,6 +56,11 @@ class Scheduler:
     def waiting(self) -> int:
         """How many analyses hold no row."""
         return len(self._queue)
+
+    @property
+    def waiting_by_caller(self) -> Mapping[str, int]:
+        """How many of a caller's analyses hold no row."""
+        return self._queue.by_caller
 
     @property
     def rows_held(self) -> int:

@@ -23,6 +23,7 @@ from mondrian_server.analyses.spec import Spec, decode_spec, digest_of, encode_s
 from mondrian_server.analyses.validation import validate
 from mondrian_server.analyses.view import View, view_of
 from mondrian_server.analyses.watching import Watches, known, own_record
+from mondrian_server.callers import Allowances
 from mondrian_server.engine.interface import Engine, EngineStatus
 from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
 from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
@@ -48,6 +49,7 @@ class AnalysesService:
         advisors: Catalogue,
         log: EventLog,
         observer: Observer = UNOBSERVED,
+        allowances: Allowances | None = None,
     ) -> None:
         """Begin with nothing to do; `recover` takes up what an earlier life of the server left."""
         self._limits = limits
@@ -58,7 +60,7 @@ class AnalysesService:
         self._log = log
         self._observer = observer
         self._owner = uuid.uuid4().hex
-        self._admission = Admission(limits)
+        self._admission = Admission(limits, allowances or Allowances())
         self._live: dict[str, Analysis] = {}
         self._watches = Watches(log, self._live)
         self._idle = asyncio.Event()
@@ -82,15 +84,16 @@ class AnalysesService:
 
     # What callers ask for.
 
-    def check_room(self, new_bytes: int) -> None:
-        """Raise the error that tells why a request must be refused now, if it must.
+    def check_room(self, new_bytes: int, caller: str) -> None:
+        """Raise the error that tells why a caller's request must be refused now, if it must.
 
         `new_bytes` are those of its images. A cheap look before the images are touched; `create` looks again.
         """
         try:
             self._admission.check(
+                caller,
                 new_bytes,
-                waiting=self._scheduler.waiting,
+                waiting=self._scheduler.waiting_by_caller,
                 status=self._engine.status,
                 log_available=self._log.available,
             )
@@ -114,7 +117,8 @@ class AnalysesService:
 
         Raises:
             InvalidRequest: a field breaks a rule, RequestIdReused among them.
-            TooManyAnalyses, TooManyBytes, EngineUnavailable, LogUnavailable, ShuttingDown: not now.
+            TooManyAnalyses, TooManyBytes, TooManyRequests: not now, because of what waits or the caller's own limits.
+            EngineUnavailable, LogUnavailable, ShuttingDown: not now.
         """
         work = asyncio.create_task(self._create(request, deadline_in_s, disconnect_grace_s))
         try:
@@ -257,7 +261,8 @@ class AnalysesService:
         if request.request_id and (known := await self._log.find(request.caller, request.request_id)):
             return _same(known, digest)
         size = sum(map(len, request.images))
-        self.check_room(size)
+        self.check_room(size, request.caller)
+        self._admission.count_request(request.caller)
         limit_s = self._admission.limit_s(deadline_in_s, request.time_limit_s)
         now_s = time.time()
         spec = Spec(
@@ -276,15 +281,11 @@ class AnalysesService:
             create_time_s=now_s,
             spec=encode_spec(spec),
         )
-        self._admission.entering += 1
-        self._admission.bytes_held += size
         try:
-            await self._log.create(record, request.images, owner=self._owner, lease_s=LEASE_S)
+            with self._admission.entering(request.caller, size):
+                await self._log.create(record, request.images, owner=self._owner, lease_s=LEASE_S)
         except RequestIdTaken as taken:
             return _same(taken.record, digest)
-        finally:
-            self._admission.entering -= 1
-            self._admission.bytes_held -= size
         if self._watches.closed:
             return record.name  # The next start begins it.
         analysis = self._enliven(self._analysis(record, spec))
@@ -326,7 +327,7 @@ class AnalysesService:
     def _enliven(self, analysis: Analysis) -> Analysis:
         self._live[analysis.name] = analysis
         analysis.bytes_held = analysis.spec.image_bytes
-        self._admission.bytes_held += analysis.bytes_held
+        self._admission.hold(analysis.caller, analysis.bytes_held)
         self._idle.clear()
         return analysis
 
@@ -372,7 +373,7 @@ class AnalysesService:
 
     def _release(self, analysis: Analysis) -> None:
         """Count the analysis's images no longer: it has its pictures, or has ended."""
-        self._admission.bytes_held -= analysis.bytes_held
+        self._admission.hold(analysis.caller, -analysis.bytes_held)
         analysis.bytes_held = 0
 
     def _lives(self, names: Iterable[str]) -> dict[str, tuple[str, Progress]]:

@@ -13,7 +13,7 @@ class CallerLimits:
     max_waiting_analyses: int | None = None
     """Analyses that wait for a slot."""
     max_waiting_bytes: int | None = None
-    """Bytes of images that active analyses hold."""
+    """Bytes of the images of analyses that have not started."""
     max_requests_per_minute: int | None = None
     """New analyses within any minute."""
 

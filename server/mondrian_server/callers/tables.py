@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Limit = Annotated[int, Field(ge=0, le=1 << 50)]
+Rate = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class _Table(BaseModel):
@@ -28,7 +29,7 @@ class CallerTable(_Table):
     max_running_analyses: Limit | None = None
     max_waiting_analyses: Limit | None = None
     max_waiting_bytes: Limit | None = None
-    max_requests_per_minute: Limit | None = None
+    max_requests_per_minute: Rate | None = None
     keys: tuple[KeyTable, ...] = ()
 
 

@@ -40,8 +40,8 @@ def _file_options(command: _F) -> _F:
 @click.argument("name", metavar="NAME")
 @click.option("--max-running-analyses", type=_LIMIT, help="Analyses in the engine at once; the others wait.")
 @click.option("--max-waiting-analyses", type=_LIMIT, help="Analyses that wait.")
-@click.option("--max-waiting-bytes", type=_LIMIT, help="Bytes of images that its analyses hold.")
-@click.option("--max-requests-per-minute", type=_LIMIT, help="New analyses within a minute.")
+@click.option("--max-waiting-bytes", type=_LIMIT, help="Bytes of images of analyses that wait.")
+@click.option("--max-requests-per-minute", type=click.IntRange(0, 100_000), help="New analyses within a minute.")
 @_file_options
 def add(name: str, keys_file: str | None, config: str | None, **limits: int | None) -> None:
     """Give the caller NAME a new key, and print it: it is shown this once.

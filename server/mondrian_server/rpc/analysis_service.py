@@ -112,7 +112,7 @@ class AnalysisServicer:
     ) -> str:
         # A repeated request is answered also when no new one would be taken: only `create` can tell.
         if not request.request_id:
-            self._analyses.check_room(request.ByteSize() if request.config.images else 0)
+            self._analyses.check_room(request.ByteSize() if request.config.images else 0, caller())
         values = to_request(request.config, request_id=request.request_id, caller=caller())
         return await self._analyses.create(values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s)
 

@@ -94,6 +94,14 @@ class Settings(BaseModel):
     """The most analyses that may wait for a slot."""
     max_waiting_bytes: Annotated[int, Field(ge=MEBIBYTE, le=1024 * GIBIBYTE)] = GIBIBYTE
     """The most bytes of image files of analyses that have not started."""
+    max_caller_running_analyses: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """The most analyses of one caller in the engine at once; the others wait. 0: no limit."""
+    max_caller_waiting_analyses: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """The most analyses of one caller that may wait. 0: as many as the places that it leaves free."""
+    max_caller_waiting_bytes: Bytes = 0
+    """The most bytes of image files of one caller's waiting analyses. 0: as many as it leaves free."""
+    max_caller_requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """The most new analyses of one caller within any minute. 0: no limit."""
 
     max_request_images: Annotated[int, Field(ge=0, le=256)] = 8
     """The most images in one request."""
