@@ -30,6 +30,7 @@ from mondrian_server.engine.protocol import (
     RowCancelled,
     RowDone,
     RowFailed,
+    RowGaveWay,
     RowSampling,
     RowStage,
     RowTokens,
@@ -43,7 +44,7 @@ from mondrian_server.pictures import Picture
 
 _PATIENCE_S = 60.0
 
-Closing = RowDone | RowFailed | RowCancelled
+Closing = RowDone | RowFailed | RowCancelled | RowGaveWay
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Seen:
     def closing(self) -> Closing | None:
         """The row's closing update, if it has come."""
         last = self.updates[-1] if self.updates else None
-        return last if isinstance(last, RowDone | RowFailed | RowCancelled) else None
+        return last if isinstance(last, Closing) else None
 
     @property
     def done(self) -> RowDone:

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -29,6 +30,7 @@ from mondrian_server.engine.protocol import (
     Ready,
     RowCancelled,
     RowDone,
+    RowGaveWay,
     RowStage,
     RowTokens,
     RowUpdate,
@@ -101,6 +103,7 @@ class _Row:
         limit = submit.sampling.max_tokens or submit.sampling.default_max_tokens
         self.number = submit.row
         self.details = submit.details
+        self.scope = submit.cache_scope
         self.is_deadly = life.deadly_word != "" and life.deadly_word in submit.prompt
         self.tokens = len(submit.prior_ids)
         self.told = False
@@ -198,11 +201,32 @@ class _Engine:
             cancelled = [row for row in self._cancelled if self._rows.pop(row, None)]
             self._cancelled.clear()
             updates: list[RowUpdate] = [RowCancelled(row=row) for row in cancelled]
+            updates += self._share_out()
             for row in list(self._rows.values())[: self._config.slots]:
                 updates += self._advance(row)
             held = min(len(self._rows), self._config.slots)
         if updates:
             self._send(Step(rows=tuple(updates), slots_in_use=held, peak_memory_bytes=4096))
+
+    def _share_out(self) -> list[RowUpdate]:
+        """Fill the slots as the real engine does: rows of scopes that hold less than others go before."""
+        slots = self._config.slots
+        at_work, waiting = list(self._rows.values())[:slots], list(self._rows.values())[slots:]
+        updates: list[RowUpdate] = []
+        while waiting:
+            held = Counter(row.scope for row in at_work)
+            row = min(waiting, key=lambda row: held[row.scope])
+            if held[row.scope] + 1 >= max(held.values()):
+                break
+            giver = min((r for r in at_work if held[r.scope] == max(held.values())), key=lambda r: r.tokens)
+            at_work[at_work.index(giver)] = row
+            waiting.remove(row)
+            if giver.prepare_until is None:  # It had not begun, so that nothing need be told.
+                waiting.insert(0, giver)
+            else:
+                updates.append(RowGaveWay(row=giver.number))
+        self._rows = {row.number: row for row in (*at_work, *waiting)}
+        return updates
 
     def _advance(self, row: _Row) -> list[RowUpdate]:
         if row.prepare_until is None:

@@ -219,6 +219,11 @@ class Call:
         """Whether the stream has ended."""
         return self._reader.done()
 
+    @property
+    def seen(self) -> Outcome:
+        """What has come so far."""
+        return self._seen
+
     async def outcome(self) -> Outcome:
         """Wait for the end."""
         await self._reader

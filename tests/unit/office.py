@@ -84,13 +84,14 @@ class Office:
         state: EngineState,
         *,
         decoder: GatedDecoder | None = None,
+        slots: int = 2,
         lookahead: int = 0,
         observer: Observer = UNOBSERVED,
         **limits: float,
     ) -> None:
         """Begin with what the log holds."""
         self.engine = ScriptedEngine(state)
-        self.scheduler = Scheduler(self.engine, slots=2, lookahead=lookahead)
+        self.scheduler = Scheduler(self.engine, slots=slots, lookahead=lookahead)
         self.decoder = decoder or GatedDecoder()
         self.log = log
         self.service = AnalysesService(
@@ -230,6 +231,7 @@ class Offices:
         state: EngineState = EngineState.READY,
         *,
         decoder: GatedDecoder | None = None,
+        slots: int = 2,
         lookahead: int = 0,
         observer: Observer = UNOBSERVED,
         **limits: float,
@@ -237,7 +239,9 @@ class Offices:
         """Open an office over what the last one left, without recovering it."""
         await self.close()
         log = await open_log(self._path)
-        self._office = Office(log, state, decoder=decoder, lookahead=lookahead, observer=observer, **limits)
+        self._office = Office(
+            log, state, decoder=decoder, slots=slots, lookahead=lookahead, observer=observer, **limits
+        )
         return self._office
 
     async def reopen(
@@ -245,12 +249,13 @@ class Offices:
         state: EngineState = EngineState.LOADING,
         *,
         decoder: GatedDecoder | None = None,
+        slots: int = 2,
         lookahead: int = 0,
         observer: Observer = UNOBSERVED,
         **limits: float,
     ) -> Office:
         """End the office as `close` does, open the next one, and let it take up what was left."""
-        office = await self.open(state, decoder=decoder, lookahead=lookahead, observer=observer, **limits)
+        office = await self.open(state, decoder=decoder, slots=slots, lookahead=lookahead, observer=observer, **limits)
         await office.service.recover()
         return office
 

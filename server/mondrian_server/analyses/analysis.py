@@ -26,6 +26,7 @@ from mondrian_server.events import (
 from mondrian_server.log.interface import EventLog
 
 _CONTINUING = "Continuing where it was interrupted..."
+_MAKING_WAY = "Making way for another caller; it goes on in a moment..."
 
 
 class Analysis:
@@ -115,6 +116,12 @@ class Analysis:
         if not self.ended and self.tracker.stage > Stage.QUEUED:
             self.flush_rest()
             self._continue()
+
+    def make_way(self) -> None:
+        """Go back to waiting because the slot is another caller's turn; what came stays."""
+        if not self.ended:
+            self.flush_rest()
+            self._continue(_MAKING_WAY)
 
     def suspend(self) -> None:
         """Write what has come and then nothing more: the next start of the server continues it."""
@@ -222,12 +229,12 @@ class Analysis:
         self._append(terminal)
         self._on_end(self, terminal)
 
-    def _continue(self) -> None:
+    def _continue(self, message: str = _CONTINUING) -> None:
         """Begin the stages again after the last token that is in the log, and say so."""
         self._buffer.restart(len(self.ids))
         self.tracker.continue_from_here(output_tokens=len(self.ids))
         self._observer.continued()
-        self._append(self.tracker.snapshot(self._loop.time(), message=_CONTINUING))
+        self._append(self.tracker.snapshot(self._loop.time(), message=message))
 
     def _observe_tokens(self, count: int, now_s: float) -> None:
         before_s = self.tracker.last_token_at

@@ -14,6 +14,7 @@ import structlog
 from mondrian_server import errors
 from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.analyses.scheduler import Scheduler
+from mondrian_server.analyses.turns import Turns
 from mondrian_server.log.interface import EventLog
 from mondrian_server.pictures import Picture
 
@@ -29,7 +30,7 @@ class Decoder(Protocol):
 
 
 class Preparation:
-    """Prepares one analysis at a time, in the order in which they were given their rows."""
+    """Prepares one analysis at a time; the callers take turns."""
 
     def __init__(
         self, log: EventLog, decoder: Decoder, scheduler: Scheduler, *, release: Callable[[Analysis], None]
@@ -39,7 +40,7 @@ class Preparation:
         self._decoder = decoder
         self._scheduler = scheduler
         self._release = release
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
 
     def begin(self, analysis: Analysis) -> None:
         """Set the preparation going, unless it goes on from an earlier row."""
@@ -51,7 +52,7 @@ class Preparation:
         pictures: Sequence[Picture] = ()
         error: errors.MondrianError | None = None
         try:
-            async with self._turn:
+            async with self._turns.turn(analysis.caller):
                 pictures = await self._pictures(analysis)
         except errors.LogUnavailable as unavailable:
             error = unavailable

@@ -23,6 +23,9 @@ class Scheduler:
 
     The engine is handed a few rows more than it has slots, so that a freed slot is filled at the next step. A row is
     held from its dispatch until the engine has closed it, also when its analysis has ended long before.
+
+    A caller that holds less than its share of the slots need not wait until others' analyses end: it is handed to the
+    engine beyond the look-ahead, and there a row of the caller that holds the most gives way. That goes on later.
     """
 
     def __init__(
@@ -103,6 +106,17 @@ class Scheduler:
             analysis.row, analysis.submitted = None, False
             self.pump()
 
+    def gave_way(self, analysis: Analysis) -> None:
+        """Let an analysis wait again, at the head of the queue, whose row has left its slot to another caller."""
+        if analysis.row is not None and not analysis.ended:
+            del self._rows[analysis.row]
+            analysis.row, analysis.submitted = None, False
+            analysis.make_way()
+            self._queue.push_front(analysis)
+            self.pump()
+        else:
+            self.free(analysis)
+
     def prepared(self, analysis: Analysis, pictures: Sequence[Picture]) -> None:
         """Hand an analysis with its pictures to the engine, unless its row was lost in the meantime."""
         if analysis.row is not None:
@@ -166,7 +180,12 @@ class Scheduler:
         self._restrained = self._runs_suspect()
         if self._restrained or _is_suspect(analysis):
             return False
-        return len(self._rows) < self._slots + self._lookahead
+        if len(self._rows) < self._slots + self._lookahead:
+            return True
+        running = self._running()
+        own, most = running[analysis.caller], max(running.values())
+        is_owed = own < self._queue.share(running, self._slots) and own + 1 < most
+        return is_owed and len(self._rows) < 2 * self._slots + self._lookahead
 
     def _runs_suspect(self) -> bool:
         return any(_is_suspect(row) for row in self._rows.values())

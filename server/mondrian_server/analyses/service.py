@@ -25,7 +25,16 @@ from mondrian_server.analyses.view import View, view_of
 from mondrian_server.analyses.watching import Watches, known, own_record
 from mondrian_server.callers import Allowances
 from mondrian_server.engine.interface import Engine, EngineStatus
-from mondrian_server.engine.protocol import RowCancelled, RowDone, RowFailed, RowStage, RowTokens, RowUpdate, Step
+from mondrian_server.engine.protocol import (
+    RowCancelled,
+    RowDone,
+    RowFailed,
+    RowGaveWay,
+    RowStage,
+    RowTokens,
+    RowUpdate,
+    Step,
+)
 from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
 from mondrian_server.log.interface import EventLog, Record, RequestIdTaken, State
 
@@ -355,6 +364,8 @@ class AnalysesService:
             case RowFailed():
                 self._scheduler.free(analysis)
                 analysis.fail(_row_error(update))
+            case RowGaveWay():
+                self._scheduler.gave_way(analysis)
             case RowCancelled():
                 self._scheduler.free(analysis)
                 analysis.fail(errors.InternalError("the engine gave up the analysis unasked"))

@@ -2,8 +2,8 @@
 
 The server sends `Configure` once, then `Submit` and `Cancel`. The engine answers `Loading` frames, then `Ready` or
 `LoadFailed`; after that one `Step` for each turn of its loop that has something to tell. A second thread sends `Beat`
-all the while. Every submitted row gets exactly one closing update: `RowDone`, `RowFailed` or `RowCancelled`; its slot
-is free when the closing update is sent.
+all the while. Every submitted row gets exactly one closing update: `RowDone`, `RowFailed`, `RowCancelled` or
+`RowGaveWay`; its slot is free when the closing update is sent.
 """
 
 from typing import TypeAlias
@@ -72,7 +72,11 @@ class RowSampling(Struct, frozen=True, kw_only=True):
 
 
 class Submit(Struct, frozen=True, kw_only=True, tag=True):
-    """One generation to make. Rows start in the order in which they are submitted.
+    """One generation to make.
+
+    Rows of one scope start in the order in which they are submitted. A free slot goes to the scope that holds the
+    fewest; where there is none, a row of the scope that holds the most gives way to one of a scope that holds less than
+    its share, which is the number of slots divided among the scopes.
 
     row: a number that is never used twice with one engine.
     cache_scope: whose caches it may read and fill; never shared between scopes.
@@ -218,7 +222,13 @@ class RowCancelled(Struct, frozen=True, kw_only=True, tag=True):
     row: int
 
 
-RowUpdate: TypeAlias = RowStage | RowTokens | RowDone | RowFailed | RowCancelled
+class RowGaveWay(Struct, frozen=True, kw_only=True, tag=True):
+    """A row has left its slot to another scope; submitted again with its tokens, it goes on."""
+
+    row: int
+
+
+RowUpdate: TypeAlias = RowStage | RowTokens | RowDone | RowFailed | RowCancelled | RowGaveWay
 
 
 class Step(Struct, frozen=True, kw_only=True, tag=True):

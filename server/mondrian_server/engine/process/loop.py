@@ -1,7 +1,7 @@
 """Loop: the MLX thread's work. Each turn serves commands, makes a decode step, and lets waiting rows come further."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -17,7 +17,17 @@ from mondrian_server.engine.process.preparation import Prepared
 from mondrian_server.engine.process.reader import RowsHeld
 from mondrian_server.engine.process.rows import Row, open_row
 from mondrian_server.engine.process.vocabulary import Vocabulary
-from mondrian_server.engine.protocol import IDLE, Cancel, EngineConfig, RowCancelled, RowFailed, RowUpdate, Step, Submit
+from mondrian_server.engine.protocol import (
+    IDLE,
+    Cancel,
+    EngineConfig,
+    RowCancelled,
+    RowFailed,
+    RowGaveWay,
+    RowUpdate,
+    Step,
+    Submit,
+)
 from mondrian_server.events import FinishReason, Stage
 
 Letter: TypeAlias = Submit | Cancel | Prepared | RowFailed | Encoded
@@ -187,23 +197,44 @@ class Loop:
         self._open_rows()
         most = self._encoder.most(decoding=self._batch.decoding)
         for row in tuple(self._entering):
-            scope = row.prepared.submit.cache_scope
             for picture in self._batch.pictures_to_encode(row):
-                key = (scope, picture.digest)
+                key = (row.scope, picture.digest)
                 if len(self._encoding) < most and key not in self._encoding:
                     self._encoding.add(key)
                     self._tell(row, Stage.ENCODING)
-                    self._encoder.order(row.number, scope, picture)
+                    self._encoder.order(row.number, row.scope, picture)
 
     def _open_rows(self) -> None:
-        """Let the first waiting rows take free slots."""
-        while self._waiting and len(self._slots) < self._config.slots and len(self._entering) < _MOST_ENTERING:
-            row = open_row(self._waiting.popleft(), self._vocabulary)
+        """Let waiting rows take slots, those of the scope that holds the fewest first."""
+        while self._waiting and len(self._entering) < _MOST_ENTERING:
+            held = Counter(row.scope for row in self._slots.values())
+            index = min(range(len(self._waiting)), key=lambda i: held[self._waiting[i].submit.cache_scope])
+            if len(self._slots) >= self._config.slots and not self._make_way(self._waiting[index], held):
+                break
+            row = open_row(self._waiting[index], self._vocabulary)
+            del self._waiting[index]
             if ended := row.replay(self._vocabulary):
                 self._close(ended)
                 continue
             self._slots[row.number] = row
-            self._entering.append(row)
+            # Before those of scopes that hold more, which have not begun.
+            more = (
+                i for i, other in enumerate(self._entering) if other.uid is None and held[other.scope] > held[row.scope]
+            )
+            self._entering.insert(next(more, len(self._entering)), row)
+
+    def _make_way(self, prepared: Prepared, held: Counter[str]) -> bool:
+        """Have a row give its slot to one whose scope holds less than its share; return whether one did."""
+        scopes = held.keys() | {waiting.submit.cache_scope for waiting in self._waiting}
+        share = -(-self._config.slots // len(scopes))
+        own = held[prepared.submit.cache_scope]
+        most = max(held.values())
+        if own >= share or own + 1 >= most:
+            return False
+        row = min((row for row in self._slots.values() if held[row.scope] == most), key=lambda row: len(row.tokens))
+        self._batch.remove(row)
+        self._close(RowGaveWay(row=row.number))
+        return True
 
     def _next_row(self) -> Row | None:
         """Return the row to prefill: the one that has begun, else the first that has its pictures' features."""

@@ -39,6 +39,11 @@ class Row:
         return self.prepared.submit.row
 
     @property
+    def scope(self) -> str:
+        """Whose row it is."""
+        return self.prepared.submit.cache_scope
+
+    @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return len(self.prepared.ids)
