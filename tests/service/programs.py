@@ -48,9 +48,9 @@ class Program(Connection):
 
 
 @contextlib.asynccontextmanager
-async def program(folder: Path, *arguments: str, ready: bool = True) -> AsyncGenerator[Program]:
+async def program(folder: Path, *arguments: str, ready: bool = True, **environment: str) -> AsyncGenerator[Program]:
     """Run `mondrian serve` in a folder of its own and connect to it; at the end of the block nothing of it is left."""
-    process = await start(folder, "--grpc-address", "127.0.0.1:0", *arguments)
+    process = await start(folder, "--grpc-address", "127.0.0.1:0", *arguments, **environment)
     try:
         assert process.stdout is not None
         line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
