@@ -148,6 +148,22 @@ class TestLostFile:
         assert len(await log.read(name, 0)) == 1
         assert opened.changes == [False]
 
+    async def test_nobody_waits_for_what_cannot_come(self, opened: Opened) -> None:
+        """Whoever waits for the next event when the file is lost is told, and so is whoever comes to wait later."""
+        log = opened.log
+        name = await begun(log)
+        log.append(name, token())
+        await kept(log, name, 1)
+        waiting = asyncio.create_task(log.wait(name, 1))
+        await asyncio.sleep(0)
+        opened.path.unlink()
+        for _ in range(2):
+            with pytest.raises(LogUnavailable) as caught:
+                await asyncio.wait_for(waiting, 20)
+            assert caught.value.retry_after_s is not None
+            waiting = asyncio.create_task(log.wait(name, 1))
+        waiting.cancel()
+
     async def test_a_creation_does_not_go_into_a_removed_file(self, opened: Opened) -> None:
         """There is no moment in which an analysis is created in a file that is gone."""
         opened.path.unlink()

@@ -7,12 +7,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from mondrian import AsyncAnalysisStream, AsyncClient, MondrianError
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.app import LOG_NAME
 from tests.service.calls import Call, Outcome, Running, eventually, settings_for, started
-from tests.service.programs import start
+from tests.service.programs import program, start
 
+LONGEST = pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=3_900, min_tokens=3_900))
 LONG = pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=600, min_tokens=600, temperature=0.8, seed=9))
 
 
@@ -69,6 +71,81 @@ async def test_a_removed_log_is_noticed(tmp_path: Path) -> None:
             (tmp_path / f"{LOG_NAME}{ending}").unlink()
         await eventually(lambda: _is_refused(up))
         await eventually(lambda: is_down(up))
+
+
+async def test_a_lost_log_ends_streams_and_cancels(tmp_path: Path) -> None:
+    """Nobody waits to a deadline for what cannot come: streams, watches and cancels end with LOG_UNAVAILABLE."""
+    async with started(settings_for(tmp_path)) as up:
+        call = up.call(LONGEST)
+        first = await call.until_token()
+        watch = Call(up.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=first.analysis)))
+        await watch.until_token()
+        (tmp_path / LOG_NAME).unlink()
+        for outcome in (await call.outcome(), await watch.outcome()):
+            assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
+            assert outcome.retry_after_s > 0
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await up.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=first.analysis), timeout=30)
+        assert Outcome(error=refusal.value).reason == "LOG_UNAVAILABLE"
+        await eventually(lambda: up.service.scheduler.rows_held == 0)
+
+
+async def test_a_cancel_does_not_wait_for_a_full_disk(tmp_path: Path) -> None:
+    """The engine stops at once; that the end cannot be kept is told after five seconds, and made good when it can."""
+    async with started(settings_for(tmp_path, log_max_bytes=500_000)) as up:
+        await end_some(up)
+        name = (await up.analyses.CreateAnalysis(service_pb.CreateAnalysisRequest(config=LONGEST))).analysis.name
+        await fill(up)
+        await eventually(lambda: is_down(up))
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await up.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name), timeout=30)
+        assert Outcome(error=refusal.value).reason == "LOG_UNAVAILABLE"
+        await eventually(lambda: up.service.scheduler.rows_held == 0)
+        await up.service.log.expire(ended_before_s=time.time() + 60, keep_bytes=0)
+        await eventually(up.is_serving)
+        cancelled = await up.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name))
+        assert cancelled.analysis.state == pb.ANALYSIS_STATE_CANCELLED
+
+
+async def test_clients_go_on_when_the_log_is_back(tmp_path: Path) -> None:
+    """The operator puts the file back and starts the server again: the client's stream goes on, with nothing lost."""
+    data, away = tmp_path / "data", tmp_path / "away"
+    away.mkdir()
+    async with program(tmp_path) as server:
+        expected = (await server.ask(LONG)).text
+        async with AsyncClient(f"127.0.0.1:{server.port}") as client:
+            errors: list[MondrianError] = []
+            stream = client.analyze(
+                "Go on.",
+                max_tokens=600,
+                min_tokens=600,
+                temperature=0.8,
+                seed=9,
+                on_interruption=lambda error, _: errors.append(error),
+            )
+            async with stream:
+                await anext(aiter(stream))
+                reading = asyncio.create_task(_read(stream))
+                for file in data.glob(f"{LOG_NAME}*"):
+                    file.rename(away / file.name)
+                await eventually(lambda: errors)
+                server.process.kill()
+                await server.process.wait()
+                for file in away.iterdir():
+                    file.rename(data / file.name)
+                again = await start(tmp_path, "--grpc-address", f"127.0.0.1:{server.port}")
+                try:
+                    await asyncio.wait_for(reading, 60)
+                finally:
+                    again.kill()
+                    await again.wait()
+            assert stream.text == expected
+            assert errors[0].reason == "LOG_UNAVAILABLE"
+
+
+async def _read(stream: AsyncAnalysisStream) -> None:
+    async for _ in stream:
+        pass
 
 
 async def _is_refused(up: Running) -> bool:

@@ -40,6 +40,9 @@ from mondrian_server.log.interface import EventLog, Record, RequestIdTaken, Stat
 
 _log = structlog.stdlib.get_logger(__name__)
 
+CANCEL_PATIENCE_S = 5.0
+"""How long a cancel waits for the log to keep the end."""
+
 LEASE_S = 30.0
 """How long a server holds its analyses without a heartbeat. A log of one server takes no notice of it."""
 
@@ -165,14 +168,15 @@ class AnalysesService:
     async def cancel(self, name: str, caller: str) -> View:
         """End an analysis that is no longer wanted and return it; one that has ended is left alone.
 
-        One that the ending server has put away is ended by the next start.
+        One that the ending server has put away is ended by the next start. Raises LogUnavailable where the end cannot
+        be kept within CANCEL_PATIENCE_S; the engine stops working on it all the same.
         """
         record = await own_record(self._log, name, caller)
         analysis = self._live.get(name)
         with known(name):
             if analysis is not None and not analysis.ended:
                 analysis.cancel()
-                await self._log.wait(name, analysis.last_sequence - 1)
+                await self._kept(name, analysis.last_sequence)
             elif record.state is State.ACTIVE:
                 await self._log.cancel(name)
         return await self.get(name, caller)
@@ -381,6 +385,15 @@ class AnalysesService:
         self._scheduler.leave(analysis)
         if not self._live:
             self._idle.set()
+
+    async def _kept(self, name: str, sequence: int) -> None:
+        """Wait until an event is kept, but not for ever."""
+        try:
+            async with asyncio.timeout(CANCEL_PATIENCE_S):
+                await self._log.wait(name, sequence - 1)
+        except TimeoutError as error:
+            message = "the analysis was stopped, but its end cannot be kept at present"
+            raise errors.LogUnavailable(message, retry_after_s=CANCEL_PATIENCE_S) from error
 
     def _release(self, analysis: Analysis) -> None:
         """Count the analysis's images no longer: it has its pictures, or has ended."""

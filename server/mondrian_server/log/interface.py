@@ -112,7 +112,8 @@ class EventLog(Protocol):
     async def wait(self, name: str, after_sequence: int) -> None:
         """Return when there is a kept event after that sequence, or the analysis was deleted, or its events expired.
 
-        Behind the terminal event that is all there is to wait for. Raises `errors.LogUnavailable` when the log closes.
+        Behind the terminal event that is all there is to wait for. Raises `errors.LogUnavailable` when the log closes,
+        or can keep nothing more for as long as it is open. A fault that may pass is waited for.
         """
         ...
 
@@ -133,15 +134,14 @@ class EventLog(Protocol):
         ...
 
     async def list(
-        self, caller: str, states: Sequence[State], *, before: str = "", before_number: int = 0, limit: int = 50
+        self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
     ) -> Sequence[Record]:
         """Return a caller's records, newest first.
 
         Args:
             caller: whose.
             states: in which states; empty: any.
-            before: the name after which the page begins; empty: the newest. Raises KeyError if it was deleted.
-            before_number: the same by the record's number, which may be that of a deleted one; 0: the newest.
+            before_number: the number after which the page begins, which may be that of a deleted one; 0: the newest.
             limit: the most records.
         """
         ...

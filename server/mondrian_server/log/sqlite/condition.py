@@ -9,6 +9,9 @@ from mondrian_server.errors import LogUnavailable
 from mondrian_server.log.sqlite.faults import Fault, fault_of, words_for
 from mondrian_server.log.sqlite.options import SqliteOptions
 
+LOST_RETRY_S = 5.0
+"""When to come back where somebody must act first."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -55,5 +58,11 @@ class Condition:
 
     def unavailable(self) -> LogUnavailable:
         """Return what callers are told. The problem itself names files: it is for the operator."""
-        retry_after_s = self._options.retry_max_s if self.fault is Fault.PASSING else None
-        return LogUnavailable("events cannot be kept at present", retry_after_s=retry_after_s)
+        if self.fault is Fault.LASTING:
+            return lost()
+        return LogUnavailable("events cannot be kept at present", retry_after_s=self._options.retry_max_s)
+
+
+def lost() -> LogUnavailable:
+    """Return what callers are told of a fault that lasts until the server is started again."""
+    return LogUnavailable("events cannot be kept until the server is started again", retry_after_s=LOST_RETRY_S)

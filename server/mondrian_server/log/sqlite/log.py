@@ -17,6 +17,7 @@ from mondrian_server.log.codec import encode_payload
 from mondrian_server.log.interface import Images, Record, Size, State
 from mondrian_server.log.leases import Leases
 from mondrian_server.log.sqlite import events, expiry, images, records
+from mondrian_server.log.sqlite.condition import lost
 from mondrian_server.log.sqlite.events import Active, Append
 from mondrian_server.log.sqlite.operation import Kind, Operation
 from mondrian_server.log.sqlite.options import SqliteOptions
@@ -49,6 +50,7 @@ class SqliteLog:
         self._watchers = Watchers()
         self._leases = Leases(asyncio.get_running_loop().time)
         self._problem = ""
+        self._is_lost = False
         self._closed = False
 
     @classmethod
@@ -123,6 +125,8 @@ class SqliteLog:
             with self._watchers.join(name) as woken:
                 if await self._last_sequence(name) > after_sequence:
                     return
+                if self._is_lost:
+                    raise lost()
                 there = await woken
 
     async def put_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
@@ -150,14 +154,12 @@ class SqliteLog:
         return await self._submit(Kind.READ, lambda connection: records.find(connection, caller, request_id))
 
     async def list(
-        self, caller: str, states: Sequence[State], *, before: str = "", before_number: int = 0, limit: int = 50
+        self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
     ) -> Sequence[Record]:
         """Return a caller's records, newest first."""
         return await self._submit(
             Kind.READ,
-            lambda connection: records.newest(
-                connection, caller, states, before=before, before_number=before_number, limit=limit
-            ),
+            lambda connection: records.newest(connection, caller, states, before_number=before_number, limit=limit),
         )
 
     async def cancel(self, name: str) -> None:
@@ -248,14 +250,17 @@ class SqliteLog:
         for operation in operations:
             operation.deliver()
 
-    def availability_changed(self, problem: str) -> None:
-        """Take note of a problem, or of its end, and tell whoever asked to be told."""
+    def availability_changed(self, problem: str, *, lasting: bool) -> None:
+        """Take note of a problem, or of its end, and tell whoever asked to be told, and whoever waits in vain."""
         if problem:
             _log.error("log unavailable", problem=problem)
         else:
             _log.info("log available again")
         told = self.available
         self._problem = problem
+        if lasting:
+            self._is_lost = True
+            self._watchers.end(lost())
         if self._on_availability is not None and self.available is not told:
             self._on_availability(self.available)
 

@@ -62,11 +62,9 @@ def active(connection: sqlite3.Connection) -> Sequence[Record]:
 
 
 def newest(
-    connection: sqlite3.Connection, caller: str, states: Sequence[State], *, before: str, before_number: int, limit: int
+    connection: sqlite3.Connection, caller: str, states: Sequence[State], *, before_number: int, limit: int
 ) -> Sequence[Record]:
-    """Return a page of a caller's records, newest first; raises KeyError where `before` is unknown."""
-    if before:
-        before_number = number_of(connection, before)
+    """Return a page of a caller's records, newest first."""
     wanted = tuple(states) or tuple(State)
     # One index serves every choice of states: the newest of each, and the newest of these.
     each = (

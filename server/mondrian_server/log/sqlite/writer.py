@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -41,8 +42,8 @@ class Listener(Protocol):
         """Take in what one transaction has kept."""
         ...
 
-    def availability_changed(self, problem: str) -> None:
-        """Learn what prevents keeping; empty: nothing any more."""
+    def availability_changed(self, problem: str, *, lasting: bool) -> None:
+        """Learn what prevents keeping; empty: nothing any more. What lasts does so until the log is opened again."""
         ...
 
 
@@ -224,7 +225,7 @@ class Writer:
             self._fail(database, error)
         else:
             self._condition.heal()
-            self._tell(self._listener.availability_changed, "")
+            self._tell(partial(self._listener.availability_changed, "", lasting=False))
 
     def _fail(self, database: Database, error: Exception) -> None:
         """Take note of what is wrong, and tell it once."""
@@ -232,7 +233,8 @@ class Writer:
             # If only the write-ahead log was removed, this rescues what it held.
             database.checkpoint()
         if self._condition.worsen(error):
-            self._tell(self._listener.availability_changed, self._condition.problem)
+            lasting = self._condition.fault is Fault.LASTING
+            self._tell(partial(self._listener.availability_changed, self._condition.problem, lasting=lasting))
 
     def _look_after(self, database: Database) -> None:
         """Look while nothing else is to do whether the file is still there, and give back space."""
