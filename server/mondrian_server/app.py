@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -82,6 +83,8 @@ async def _serve(settings: Settings, announce: Callable[[Service], None] | None)
     async with running(settings) as service:
         if announce:
             announce(service)
+        # What is there now stays: the collector need not walk through it again and again, with every caller waiting.
+        gc.freeze()
         ended = asyncio.create_task(service.ended())
         stopped = asyncio.create_task(stop.wait())
         try:

@@ -12,6 +12,7 @@ from mondrian_server.events import Cancelled, Event, Failed
 from mondrian_server.log.interface import State
 from mondrian_server.rpc.authentication import caller
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
+from mondrian_server.rpc.door import Door
 from mondrian_server.rpc.paging import checked_page_size, to_position
 from mondrian_server.rpc.registration import Context, StatusError
 from mondrian_server.rpc.responses import WatchResponses
@@ -31,6 +32,9 @@ class AnalysisServicer:
         """Serve these analyses."""
         self._analyses = analyses
         self._watch_responses = WatchResponses()
+        door = Door(lambda: analyses.check_room(0))
+        self.entrances = {"Analyze": door.enter, "CreateAnalysis": door.enter}
+        """What is asked before the request of a method is received."""
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> None:  # noqa: N802  # gRPC's name
         """Create an analysis and stream it; when the call has gone, let the analysis go."""

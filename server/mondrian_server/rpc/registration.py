@@ -10,7 +10,8 @@ holds a request, so that one with images is gone when the handler lets it go.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -40,16 +41,32 @@ class StatusError(Exception):
         self.status = status
 
 
-def register(server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
-    """Serve each method of `service` by the servicer's method of the same name."""
-    handlers = {method.name: _method_handler(method, getattr(servicer, method.name)) for method in service.methods}
+Entrance = Callable[[], None]
+"""Raises the error with which a call is refused before its request is received."""
+
+
+def register(
+    server: grpc.aio.Server,
+    service: ServiceDescriptor,
+    servicer: object,
+    entrances: Mapping[str, Entrance] = MappingProxyType({}),
+) -> None:
+    """Serve each method of `service` by the servicer's method of the same name, behind its entrance if it has one."""
+    handlers = {
+        method.name: _method_handler(method, getattr(servicer, method.name), entrances.get(method.name, _stand_open))
+        for method in service.methods
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
 
-def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
+def _stand_open() -> None:
+    """Let every call in."""
+
+
+def _method_handler(method: MethodDescriptor, handler: Handler, enter: Entrance) -> "grpc.RpcMethodHandler[Any, Any]":
     make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return make(
-        _with_statuses(handler),
+        _with_statuses(handler, enter),
         request_deserializer=_parser(method),
         response_serializer=_serialise,
     )
@@ -83,9 +100,10 @@ async def _received(context: Context) -> Message:
     raise request if isinstance(request, InvalidRequest) else InvalidRequest("the call has no request")
 
 
-def _with_statuses(handler: Handler) -> Callable[[object, Context], Awaitable[Message | None]]:
+def _with_statuses(handler: Handler, enter: Entrance) -> Callable[[object, Context], Awaitable[Message | None]]:
     async def handle(_: object, context: Context) -> Message | None:
         try:
+            enter()
             # No name for the request: the handler alone is to hold it.
             return await handler(await _received(context), context)
         except MondrianError as error:

@@ -51,7 +51,7 @@ def make_server(
     """Return a server with every service on it, not yet bound or started; `observer` hears of every call."""
     interceptors = (Counting(observer, _METHODS), AuthenticationInterceptor(authentication))
     server = grpc.aio.server(interceptors=interceptors, options=_options(max_message_bytes))
-    register(server, ANALYSIS_SERVICE, analyses)
+    register(server, ANALYSIS_SERVICE, analyses, analyses.entrances)
     register(server, ADVISOR_SERVICE, advisors)
     register(server, MODEL_SERVICE, models)
     health.register(server)

@@ -1,0 +1,1 @@
+"""Overload: a server that is asked for ten times what it can do."""
