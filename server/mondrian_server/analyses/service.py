@@ -171,13 +171,14 @@ class AnalysesService:
         One that the ending server has put away is ended by the next start. Raises LogUnavailable where the end cannot
         be kept within CANCEL_PATIENCE_S; the engine stops working on it all the same.
         """
-        record = await own_record(self._log, name, caller)
         analysis = self._live.get(name)
-        with known(name):
-            if analysis is not None and not analysis.ended:
-                analysis.cancel()
+        # What is live is stopped whether or not the log can be read.
+        if analysis is not None and analysis.caller == caller and not analysis.ended:
+            analysis.cancel()
+            with known(name):
                 await self._kept(name, analysis.last_sequence)
-            elif record.state is State.ACTIVE:
+        elif (await own_record(self._log, name, caller)).state is State.ACTIVE:
+            with known(name):
                 await self._log.cancel(name)
         return await self.get(name, caller)
 

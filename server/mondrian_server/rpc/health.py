@@ -1,11 +1,16 @@
 """Health: tells the truth about the engine, by `grpc.health.v1`."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health as grpc_health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+
+from mondrian_server.rpc.registration import Context, register
+
+HEALTH_SERVICE = cast("ServiceDescriptor", health_pb2.DESCRIPTOR.services_by_name["Health"])
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,9 +34,8 @@ class Health:
         self._changed = asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Put the health service on a server."""
-        add: Any = vars(health_pb2_grpc)["add_HealthServicer_to_server"]
-        add(self._servicer, server)
+        """Put the health service on a server; what cannot be parsed is INVALID_ARGUMENT here too."""
+        register(server, HEALTH_SERVICE, _Methods(self._servicer))
 
     def set_engine_ready(self, ready: bool) -> None:
         """Note whether the engine is ready; watchers are told by `run`."""
@@ -57,3 +61,14 @@ class Health:
     async def drain(self) -> None:
         """Be NOT_SERVING from now on."""
         await self._servicer.enter_graceful_shutdown()
+
+
+class _Methods:
+    """The methods of the service; grpcio-health-checking 1.85 knows no `List`."""
+
+    def __init__(self, servicer: Any) -> None:
+        self.Check = servicer.Check
+        self.Watch = servicer.Watch
+
+    async def List(self, _: object, context: Context) -> None:  # noqa: N802  # gRPC's name
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "List is not served; ask for one service by Check")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as grpc_reflection
 
@@ -20,10 +21,18 @@ def register_reflection(server: grpc.aio.Server, services: Sequence[str]) -> Non
     servicer: Any = grpc_reflection.ReflectionServicer(service_names=(*services, V1ALPHA))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        request_deserializer=_parsed,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in (V1, V1ALPHA):
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),)
         )
+
+
+def _parsed(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+    """Return the request; for what is none an empty one, which the servicer answers with INVALID_ARGUMENT."""
+    try:
+        return reflection_pb2.ServerReflectionRequest.FromString(data)
+    except DecodeError:
+        return reflection_pb2.ServerReflectionRequest()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
 from mondrian_server.errors import StartupError
@@ -11,7 +10,7 @@ from mondrian_server.rpc.analysis_service import AnalysisServicer
 from mondrian_server.rpc.authentication import Authentication, AuthenticationInterceptor
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.counting import UNOBSERVED, Counting, RpcObserver
-from mondrian_server.rpc.health import Health
+from mondrian_server.rpc.health import HEALTH_SERVICE, Health
 from mondrian_server.rpc.reflection import METHODS as REFLECTION_METHODS
 from mondrian_server.rpc.reflection import register_reflection
 from mondrian_server.rpc.registration import register
@@ -20,7 +19,6 @@ from mondrian_server.rpc.tls import Tls
 ANALYSIS_SERVICE = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 ADVISOR_SERVICE = advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"]
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
-HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 _METHODS = (
     *(
