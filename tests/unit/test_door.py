@@ -2,7 +2,7 @@
 
 import pytest
 
-from mondrian_server.errors import TooManyAnalyses
+from mondrian_server.errors import MondrianError, TooManyAnalyses
 from mondrian_server.rpc.door import Door
 
 
@@ -13,12 +13,15 @@ class House:
         """Begin with no room."""
         self.now_s = 100.0
         self.is_full = True
-        self.door = Door(self.check_room, read_per_s=10.0, clock=lambda: self.now_s)
+        self.door = Door(self.refusal, self.refuse, read_per_s=10.0, clock=lambda: self.now_s)
 
-    def check_room(self) -> None:
-        """Raise while there is no room."""
-        if self.is_full:
-            raise TooManyAnalyses("no room", retry_after_s=1.0)
+    def refusal(self) -> MondrianError | None:
+        """Return why there is no room."""
+        return TooManyAnalyses("no room", retry_after_s=1.0) if self.is_full else None
+
+    def refuse(self, error: MondrianError) -> None:
+        """Refuse."""
+        raise error
 
     def let_in(self, count: int) -> int:
         """Return how many of so many that come at once are read."""

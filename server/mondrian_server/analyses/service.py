@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import structlog
 
@@ -101,6 +102,12 @@ class AnalysesService:
 
         `new_bytes` are those of its images. A cheap look before the images are touched; `create` looks again.
         """
+        error = self.refusal(new_bytes, caller)
+        if error is not None:
+            self.refuse(error)
+
+    def refusal(self, new_bytes: int, caller: str) -> errors.MondrianError | None:
+        """Return the error that `check_room` would raise."""
         try:
             self._admission.check(
                 caller,
@@ -110,8 +117,13 @@ class AnalysesService:
                 log_available=self._log.available,
             )
         except errors.MondrianError as error:
-            self._observer.refused(error)
-            raise
+            return error
+        return None
+
+    def refuse(self, error: errors.MondrianError) -> NoReturn:
+        """Refuse a request, and count that."""
+        self._observer.refused(error)
+        raise error
 
     async def create(
         self, request: AnalysisRequest, *, deadline_in_s: float | None = None, disconnect_grace_s: float | None = None

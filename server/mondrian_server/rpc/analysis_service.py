@@ -32,7 +32,7 @@ class AnalysisServicer:
         """Serve these analyses."""
         self._analyses = analyses
         self._watch_responses = WatchResponses()
-        door = Door(lambda: analyses.check_room(0))
+        door = Door(lambda: analyses.refusal(0, caller()), analyses.refuse)
         self.entrances = {"Analyze": door.enter, "CreateAnalysis": door.enter}
         """What is asked before the request of a method is received."""
 

@@ -19,25 +19,27 @@ class Door:
 
     def __init__(
         self,
-        check_room: Callable[[], None],
+        refusal: Callable[[], MondrianError | None],
+        refuse: Callable[[MondrianError], None],
         *,
         read_per_s: float = READ_PER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin with nobody read; `check_room` raises the error that tells why there is no room."""
-        self._check_room = check_room
+        """Begin with nobody read; `refusal` gives the error that tells why there is no room, `refuse` raises it."""
+        self._refusal = refusal
+        self._refuse = refuse
         self._interval_s = 1.0 / read_per_s
         self._clock = clock
         self._next_at_s = clock()
 
     def enter(self) -> None:
-        """Return if the request is to be received; raises what `check_room` raises."""
-        try:
-            self._check_room()
-        except MondrianError:
-            now_s = self._clock()
-            # Up to a second's worth may come at once.
-            self._next_at_s = max(self._next_at_s, now_s - 1.0)
-            if self._next_at_s > now_s:
-                raise
-            self._next_at_s += self._interval_s
+        """Return if the request is to be received; raises the refusal if not."""
+        error = self._refusal()
+        if error is None:
+            return
+        now_s = self._clock()
+        # Up to a second's worth may come at once.
+        self._next_at_s = max(self._next_at_s, now_s - 1.0)
+        if self._next_at_s > now_s:
+            self._refuse(error)
+        self._next_at_s += self._interval_s
