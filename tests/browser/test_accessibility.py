@@ -2,12 +2,16 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.chromium import window
+from tests.browser.conftest import page_address
 from tests.browser.visitor import LONG_MS, Visitor
+from tests.scripted_engine.program import Life, command
+from tests.service.calls import settings_for, started
 
 MOST_STEPS = 60
 
@@ -209,6 +213,28 @@ async def test_it_fits_every_width(browser: Browser, address: str, width: int) -
         await Visitor(page=page).ask("Describe this image in detail. " + "Andeverythinginit" * 12)
         await Visitor(page=page).until_finished()
         assert await _overhang(page) <= 0
+
+
+async def test_the_end_of_the_text_stays_in_sight(browser: Browser, tmp_path: Path) -> None:
+    """On a phone the page follows the writing, and stops to follow a reader who scrolls back."""
+    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", default_max_tokens=50_000)
+    engine = command([Life(tokens=50_000, step_s=0.005, context_tokens=100_000)], tmp_path / "starts")
+    async with (
+        started(settings, engine_command=engine) as running,
+        window(browser, size=(390, 600), phone=True) as (page, _),
+    ):
+        await page.goto(page_address(running))
+        await Visitor(page=page).ask("Go on.")
+        await Visitor(page=page).until_writing(1500)
+        covered = "() => document.getElementById('text').getBoundingClientRect().bottom > innerHeight"
+        await expect(page.locator("#actions")).to_be_in_viewport()
+        assert not await page.evaluate(covered)
+        await page.evaluate("() => { scrollTo(0, 0); dispatchEvent(new Event('touchmove')); }")
+        length = len(await Visitor(page=page).text())
+        await Visitor(page=page).until_writing(length + 500)
+        assert await page.evaluate("() => scrollY") == 0
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.locator("#message")).to_have_text("Stopped.")
 
 
 async def test_things_to_touch_are_large_enough(browser: Browser, address: str) -> None:

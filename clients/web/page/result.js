@@ -5,6 +5,7 @@ import { isTerminal, NotFound } from "../mondrian.js";
 import { composition } from "./composition.js";
 import { byId, make, showText } from "./elements.js";
 import { smallCopy } from "./easel.js";
+import { Follower } from "./follower.js";
 import { Meter } from "./meter.js";
 import { Notice } from "./notice.js";
 import { Plot } from "./plot.js";
@@ -24,6 +25,7 @@ export class Result {
   #plot = new Plot(/** @type {any} */ (byId("plot")));
   #notice;
   #text = byId("text");
+  #follower = new Follower(byId("text"), byId("actions"));
   /**
    * The text of each voice, by its advisor.
    * @type {Map<string, Text>}
@@ -93,6 +95,7 @@ export class Result {
   async begin(pending) {
     const what = pending.image ? "Sending the picture" : "Sending the question";
     const signal = this.#reset(`${what}…`);
+    this.#follower.start();
     this.#requestId = pending.requestId;
     this.#showQuestion(pending.prompt, pending.advisor);
     this.#showPicture(pending.image, pending.requestId);
@@ -140,7 +143,9 @@ export class Result {
   async #describe(name, signal) {
     try {
       const analysis = await this.#mondrian.get(name, { signal, giveUpAfterS: Infinity });
-      if (!signal.aborted) this.#showQuestion(analysis.config?.prompt ?? "", analysis.config?.advisor ?? "");
+      if (signal.aborted) return;
+      this.#showQuestion(analysis.config?.prompt ?? "", analysis.config?.advisor ?? "");
+      if (analysis.state === "ACTIVE") this.#follower.start();
     } catch {
       // Watching the same analysis says why.
     }
@@ -249,6 +254,7 @@ export class Result {
     else if (message !== "Finished.") this.#meter.breakOff(message);
     this.#notice.hide();
     this.#text.removeAttribute("data-writing");
+    this.#follower.stop();
     byId("answer").setAttribute("aria-busy", "false");
     this.#showFigure("Time left", "–");
     document.title = `${message} Mondrian`;
@@ -272,6 +278,7 @@ export class Result {
       this.#voices.set(advisor, voice);
     }
     voice.appendData(text);
+    this.#follower.grown();
   }
 
   #clearText() {
@@ -294,6 +301,7 @@ export class Result {
   #reset(message) {
     this.#reading.abort();
     this.#reading = new AbortController();
+    this.#follower.stop();
     this.#name = "";
     this.#requestId = "";
     this.#spokenStage = "";
