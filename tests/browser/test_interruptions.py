@@ -87,7 +87,7 @@ async def test_a_cut_line_and_a_restarted_server(browser: Browser, tmp_path: Pat
             assert len(await list_analyses(second)) == 1
 
 
-async def test_a_restart_behind_the_gateway_alone(browser: Browser, up: Running) -> None:
+async def test_a_cut_between_two_tokens(browser: Browser, up: Running) -> None:
     """On the embedded model: the stream breaks between two tokens, and the text ends as the server has it."""
     async with visited(browser, gateway_port(up)) as (visitor, line):
         line.cut_at(b"event: token", 3)
