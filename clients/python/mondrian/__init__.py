@@ -13,6 +13,7 @@
 `Client` is the same without `async`. The generated messages and stubs are in `mondrian.v1`.
 """
 
+from mondrian._access import Tls
 from mondrian._analysis import Analysis
 from mondrian._async_client import AsyncClient
 from mondrian._async_stream import AsyncAnalysisStream, AsyncEventStream
@@ -105,6 +106,7 @@ __all__ = [
     "ShuttingDown",
     "Stage",
     "Timings",
+    "Tls",
     "Token",
     "TokenDetail",
     "TooManyAnalyses",

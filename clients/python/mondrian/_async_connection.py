@@ -9,6 +9,7 @@ from weakref import WeakSet
 import grpc
 from grpc import aio
 
+from mondrian._access import Access
 from mondrian._channel import channel_options
 from mondrian._resume import Contact
 from mondrian._status import from_call
@@ -34,8 +35,10 @@ class Leavable(Protocol):
 class AsyncConnection:
     """A channel that is opened in the event loop of its first use."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access) -> None:
         self.address = address
+        self.metadata = access.metadata
+        self._credentials = access.credentials
         self.contact = Contact()
         self.streams: WeakSet[Leavable] = WeakSet()
         self._channel: aio.Channel | None = None
@@ -47,7 +50,11 @@ class AsyncConnection:
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._channel is None:
-            self._channel = aio.insecure_channel(self.address, options=channel_options(self.address))
+            options = channel_options(self.address)
+            if self._credentials is None:
+                self._channel = aio.insecure_channel(self.address, options=options)
+            else:
+                self._channel = aio.secure_channel(self.address, self._credentials, options=options)
         return self._channel
 
     def analyses(self) -> "analysis_service_pb2_grpc.AnalysisServiceAsyncStub":
@@ -99,7 +106,7 @@ class AsyncConnection:
             stub = analysis_service_pb2_grpc.AnalysisServiceStub(self._channel)
             request = analysis_service_pb2.CancelAnalysisRequest(name=name)
             with contextlib.suppress(grpc.RpcError):
-                await stub.CancelAnalysis(request, timeout=CANCEL_TIMEOUT_S)
+                await stub.CancelAnalysis(request, timeout=CANCEL_TIMEOUT_S, metadata=self.metadata)
 
 
 async def _name_in(first: "asyncio.Future[Any] | None") -> str:

@@ -168,7 +168,9 @@ class AsyncEventStream:
         request = analysis_service_pb2.WatchAnalysisRequest(
             name=self._cursor.analysis, after_sequence=self._cursor.sequence
         )
-        return self._connection.analyses().WatchAnalysis(request, timeout=time_left_s)
+        return self._connection.analyses().WatchAnalysis(
+            request, timeout=time_left_s, metadata=self._connection.metadata
+        )
 
     async def _wait_to_resume(self, rpc_error: grpc.RpcError) -> None:
         """Wait until it is time to try again; raises what ended the call where it is not to be resumed."""

@@ -9,6 +9,7 @@ from typing import Self, Unpack
 import grpc
 
 from mondrian import _health
+from mondrian._access import Tls, make_access
 from mondrian._analysis import Analysis
 from mondrian._catalogue import Advisor, Model
 from mondrian._channel import DEFAULT_ADDRESS
@@ -46,14 +47,20 @@ class Client:
     it. Close it with `with` or `close()`.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS):
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None, tls: Tls | bool = False):
         """Prepare a client.
 
         Args:
             address: `host:port` of the server's gRPC port.
+            api_key: what shows the server who calls. It is sent over TLS, or to this machine, and nowhere else.
+            tls: whether to encrypt the connection; `Tls` says whom to trust, and holds a client certificate.
+
+        Raises:
+            ValueError: the key would be sent in the clear, or cannot be one.
+            OSError: a file of `tls` cannot be read.
         """
         self.address = address
-        self._connection = Connection(address)
+        self._connection = Connection(address, make_access(address, api_key, tls))
 
     def analyze(
         self,
@@ -173,7 +180,12 @@ class Client:
         resumption = self._resumption(timeout or DEFAULT_LIMIT_S, timeout)
         while True:
             try:
-                call = partial(self._connection.analyses().CreateAnalysis, request, timeout=resumption.time_left_s())
+                call = partial(
+                    self._connection.analyses().CreateAnalysis,
+                    request,
+                    timeout=resumption.time_left_s(),
+                    metadata=self._connection.metadata,
+                )
                 return analysis_from_wire(self._connection.answer(call).analysis)
             except MondrianError as error:
                 delay_s = resumption.delay_s(error)
@@ -192,7 +204,9 @@ class Client:
             AnalysisNotFound: there is no such analysis.
         """
         request = analysis_service_pb2.GetAnalysisRequest(name=name)
-        call = partial(self._connection.analyses().GetAnalysis, request, timeout=timeout)
+        call = partial(
+            self._connection.analyses().GetAnalysis, request, timeout=timeout, metadata=self._connection.metadata
+        )
         return analysis_from_wire(self._connection.answer(call).analysis)
 
     def cancel(self, name: str, *, timeout: float | None = 30.0) -> Analysis:
@@ -202,7 +216,9 @@ class Client:
             AnalysisNotFound: there is no such analysis.
         """
         request = analysis_service_pb2.CancelAnalysisRequest(name=name)
-        call = partial(self._connection.analyses().CancelAnalysis, request, timeout=timeout)
+        call = partial(
+            self._connection.analyses().CancelAnalysis, request, timeout=timeout, metadata=self._connection.metadata
+        )
         return analysis_from_wire(self._connection.answer(call).analysis)
 
     def delete(self, name: str, *, timeout: float | None = 30.0) -> None:
@@ -213,7 +229,11 @@ class Client:
             AnalysisNotFound: there is no such analysis.
         """
         request = analysis_service_pb2.DeleteAnalysisRequest(name=name)
-        self._connection.answer(partial(self._connection.analyses().DeleteAnalysis, request, timeout=timeout))
+        self._connection.answer(
+            partial(
+                self._connection.analyses().DeleteAnalysis, request, timeout=timeout, metadata=self._connection.metadata
+            )
+        )
 
     def list_advisors(self, *, timeout: float | None = 30.0) -> list[Advisor]:
         """Return the advisors, in the order of their ids. The timeout is in seconds, for each page."""
@@ -221,7 +241,9 @@ class Client:
         request = advisor_service_pb2.ListAdvisorsRequest()
         advisors: list[Advisor] = []
         while True:
-            response = self._connection.answer(partial(stub.ListAdvisors, request, timeout=timeout))
+            response = self._connection.answer(
+                partial(stub.ListAdvisors, request, timeout=timeout, metadata=self._connection.metadata)
+            )
             advisors += map(advisor_from_wire, response.advisors)
             if not response.next_page_token:
                 return advisors
@@ -233,7 +255,9 @@ class Client:
         request = model_service_pb2.ListModelsRequest()
         models: list[Model] = []
         while True:
-            response = self._connection.answer(partial(stub.ListModels, request, timeout=timeout))
+            response = self._connection.answer(
+                partial(stub.ListModels, request, timeout=timeout, metadata=self._connection.metadata)
+            )
             models += map(model_from_wire, response.models)
             if not response.next_page_token:
                 return models
@@ -251,7 +275,11 @@ class Client:
         """
         stub = model_service_pb2_grpc.ModelServiceStub(self._connection.channel())
         request = model_service_pb2.GetModelRequest(name=name)
-        return model_from_wire(self._connection.answer(partial(stub.GetModel, request, timeout=timeout)).model)
+        return model_from_wire(
+            self._connection.answer(
+                partial(stub.GetModel, request, timeout=timeout, metadata=self._connection.metadata)
+            ).model
+        )
 
     def wait_until_ready(self, *, timeout: float | None = 60.0) -> None:
         """Return when the server is reached and says that it serves: its model is loaded.
@@ -293,7 +321,9 @@ class Client:
         """
         request = make_list_request(states, page_size)
         while True:
-            call = partial(self._connection.analyses().ListAnalyses, request, timeout=timeout)
+            call = partial(
+                self._connection.analyses().ListAnalyses, request, timeout=timeout, metadata=self._connection.metadata
+            )
             response = self._connection.answer(call)
             for message in response.analyses:
                 yield analysis_from_wire(message)
@@ -310,7 +340,7 @@ class Client:
         if images:
             _put_images(request.config, images)
             images.clear()  # the call may be repeated, a file be read only once
-        return self._connection.analyses().Analyze(request, timeout=deadline_s)
+        return self._connection.analyses().Analyze(request, timeout=deadline_s, metadata=self._connection.metadata)
 
     def _watch_health(self, timeout: float | None) -> bool:
         watch = self._connection.channel().unary_stream(

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 import grpc
 
+from mondrian._access import Access, Metadata
 from mondrian._channel import channel_options
 from mondrian._resume import Contact
 from mondrian._status import from_call
@@ -31,10 +32,11 @@ class Leavable(Protocol):
 class Connection:
     """A channel that any number of threads share."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access) -> None:
         self.address = address
+        self.metadata = access.metadata
         self.contact = Contact()
-        self._channel = grpc.insecure_channel(address, options=channel_options(address))
+        self._channel = _open(address, access)
         self._lock = threading.Lock()
         self._streams: WeakSet[Leavable] = WeakSet()
         self._farewells: _Farewells | None = None
@@ -69,7 +71,9 @@ class Connection:
         """Return a function that cancels an analysis in the background; destructors may call it, and any thread."""
         with self._lock:
             if self._farewells is None:
-                self._farewells = _Farewells(analysis_service_pb2_grpc.AnalysisServiceStub(self._channel))
+                self._farewells = _Farewells(
+                    analysis_service_pb2_grpc.AnalysisServiceStub(self._channel), self.metadata
+                )
             return self._farewells.names.put
 
     def close(self) -> None:
@@ -90,9 +94,11 @@ class _Farewells:
     A destructor must not call gRPC: it may run in the middle of gRPC's own code, whose locks it would wait for.
     """
 
-    def __init__(self, stub: analysis_service_pb2_grpc.AnalysisServiceStub) -> None:
+    def __init__(self, stub: analysis_service_pb2_grpc.AnalysisServiceStub, metadata: Metadata) -> None:
         self.names: SimpleQueue[str | None] = SimpleQueue()
-        self._thread = threading.Thread(target=_say, args=(self.names, stub), name="mondrian farewells", daemon=True)
+        self._thread = threading.Thread(
+            target=_say, args=(self.names, stub, metadata), name="mondrian farewells", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -104,13 +110,22 @@ class _Farewells:
         self.names.put(None)  # a client that nobody closed
 
 
-def _say(names: "SimpleQueue[str | None]", stub: analysis_service_pb2_grpc.AnalysisServiceStub) -> None:
+def _open(address: str, access: Access) -> grpc.Channel:
+    options = channel_options(address)
+    if access.credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, access.credentials, options=options)
+
+
+def _say(
+    names: "SimpleQueue[str | None]", stub: analysis_service_pb2_grpc.AnalysisServiceStub, metadata: Metadata
+) -> None:
     said: list[grpc.Future[analysis_service_pb2.CancelAnalysisResponse]] = []
     with contextlib.suppress(ValueError):  # the channel is closed
         while (name := names.get()) is not None:
             request = analysis_service_pb2.CancelAnalysisRequest(name=name)
             said = [future for future in said if not future.done()]
-            said.append(stub.CancelAnalysis.future(request, timeout=CANCEL_TIMEOUT_S))
+            said.append(stub.CancelAnalysis.future(request, timeout=CANCEL_TIMEOUT_S, metadata=metadata))
     for future in said:
         with contextlib.suppress(grpc.FutureCancelledError):
             future.exception()

@@ -8,6 +8,7 @@ from itertools import islice
 import click
 
 import mondrian
+from mondrian_server.cli.access import connect
 from mondrian_server.cli.card import card
 from mondrian_server.cli.display import human_age
 from mondrian_server.cli.names import SHORT, identifier, name_argument, resolve
@@ -32,7 +33,7 @@ def list_analyses(state: Sequence[mondrian.AnalysisState], limit: int, as_json: 
 
     In a pipe: name, state, time of acceptance, advisor, tokens, the beginning of the text, separated by tabs.
     """
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         listing = client.list(states=state, page_size=min(limit, _PAGE) or _PAGE)
         listed = islice(listing, limit or None)
         if as_json:
@@ -52,7 +53,7 @@ def list_analyses(state: Sequence[mondrian.AnalysisState], limit: int, as_json: 
 @address_option
 def show(name: str, as_json: bool, address: str) -> None:
     """Show an analysis: what was asked for, where it is, and its text so far."""
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         analysis = client.get(resolve(client, name))
         if as_json:
             print_json([analysis.message])
@@ -70,7 +71,7 @@ def show(name: str, as_json: bool, address: str) -> None:
 @address_option
 def cancel(name: str, as_json: bool, address: str) -> None:
     """Cancel an analysis. One that has ended is left as it is."""
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         analysis = client.cancel(resolve(client, name))
         if as_json:
             print_json([analysis.message])
@@ -90,7 +91,7 @@ def delete(names: Sequence[str], as_json: bool, address: str) -> int:
     The names of those that were deleted are printed. An error does not keep the others from being deleted.
     """
     status = 0
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         for name in names:
             try:
                 whole = resolve(client, name)

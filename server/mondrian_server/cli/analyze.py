@@ -4,7 +4,7 @@ from typing import Any, Unpack
 
 import click
 
-import mondrian
+from mondrian_server.cli.access import connect
 from mondrian_server.cli.durations import duration
 from mondrian_server.cli.options import address_option, json_option, resume_option
 from mondrian_server.cli.outcome import EXIT_CODES, outcome
@@ -35,7 +35,7 @@ def analyze(
     with outcome(address, files=arguments["files"], as_json=as_json):
         request: dict[str, Any] = client_arguments(arguments, live=view.live)
         with (
-            mondrian.Client(address) as client,
+            connect(address) as client,
             client.analyze(
                 timeout=timeout, resume_limit_s=resume_limit, on_interruption=view.interrupted, **request
             ) as stream,
@@ -54,7 +54,7 @@ def create(as_json: bool, address: str, **arguments: Unpack[RequestArguments]) -
     `mondrian watch NAME` or `mondrian show NAME`. The options are those of `mondrian analyze`.
     """
     check_request(arguments["files"], arguments["prompt"])
-    with outcome(address, files=arguments["files"], as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, files=arguments["files"], as_json=as_json), connect(address) as client:
         request: dict[str, Any] = client_arguments(arguments, live=False)
         analysis = client.create(**request)
         if as_json:

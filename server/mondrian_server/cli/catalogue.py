@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 import mondrian
 from mondrian.v1 import advisor_service_pb2, analysis_pb2, model_service_pb2
+from mondrian_server.cli.access import connect
 from mondrian_server.cli.options import address_option, json_option
 from mondrian_server.cli.outcome import EXIT_CODES, outcome
 from mondrian_server.cli.tables import JSON_HELP, print_json, print_note, print_rows, print_table, print_tabs
@@ -22,7 +23,7 @@ def advisors(as_json: bool, address: str) -> None:
 
     In a pipe: id, name and description, separated by tabs.
     """
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         listed = client.list_advisors()
         if as_json:
             print_json([_advisor_to_wire(advisor) for advisor in listed])
@@ -41,7 +42,7 @@ def models(as_json: bool, address: str) -> None:
     weights, bits of a weight, bits of a key or value (0: not quantised), bytes of memory in use and at most, and while
     it is loaded, bytes done and in all; separated by tabs.
     """
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         listed = client.list_models()
         if as_json:
             print_json([model_service_pb2.Model(**_fields(model)) for model in listed])

@@ -12,6 +12,7 @@ from typing import TextIO
 import click
 
 import mondrian
+from mondrian_server.cli.access import connect
 from mondrian_server.cli.options import address_option, state_option
 from mondrian_server.cli.outcome import EXIT_CODES, outcome
 
@@ -34,7 +35,7 @@ def export(form: str, output: str | None, state: Sequence[mondrian.AnalysisState
     or @, spaces aside, gets a ' before it; so does one that begins with '. Take one ' off the front of a cell to have
     the text as it was. JSON lines are exact.
     """
-    with outcome(address), mondrian.Client(address) as client, _target(output) as file:
+    with outcome(address), connect(address) as client, _target(output) as file:
         wanted = state or [mondrian.AnalysisState.COMPLETED]
         rows = (_row(analysis) for analysis in client.list(states=wanted, page_size=_PAGE))
         _WRITERS[form](rows, file)

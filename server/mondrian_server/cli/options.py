@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 import click
 
 import mondrian
+from mondrian_server.cli.access import keep
 from mondrian_server.cli.durations import duration
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def address_option(command: _F) -> _F:
-    """Add `--address`."""
-    return click.option(
+_ACCESS_OPTIONS = (
+    click.option(
         "--address",
         envvar="MONDRIAN_ADDRESS",
         default=mondrian.DEFAULT_ADDRESS,
@@ -21,7 +21,39 @@ def address_option(command: _F) -> _F:
         show_envvar=True,
         metavar="HOST:PORT",
         help="Where the server listens.",
-    )(command)
+    ),
+    click.option(
+        "--api-key-file",
+        metavar="FILE",
+        expose_value=False,
+        callback=keep,
+        help="A file with the API key.  [default: the key in MONDRIAN_API_KEY]",
+    ),
+    click.option("--tls", is_flag=True, expose_value=False, callback=keep, help="Encrypt the connection."),
+    click.option(
+        "--tls-ca",
+        metavar="FILE",
+        expose_value=False,
+        callback=keep,
+        help="The authorities to trust the server by, PEM; implies --tls.",
+    ),
+    click.option(
+        "--tls-cert",
+        metavar="FILE",
+        expose_value=False,
+        callback=keep,
+        help="Your client certificate, PEM; implies --tls.",
+    ),
+    click.option("--tls-key", metavar="FILE", expose_value=False, callback=keep, help="Its private key, PEM."),
+)
+
+
+def address_option(command: _F) -> _F:
+    """Add `--address`, and how to get in there: see `connect`."""
+    decorated: Any = command
+    for option in reversed(_ACCESS_OPTIONS):
+        decorated = option(decorated)
+    return decorated
 
 
 def json_option(what: str) -> Callable[[_F], _F]:

@@ -3,6 +3,7 @@
 import click
 
 import mondrian
+from mondrian_server.cli.access import connect
 from mondrian_server.cli.names import identifier, name_argument, resolve
 from mondrian_server.cli.options import address_option, json_option, resume_option
 from mondrian_server.cli.outcome import EXIT_CODES, end, outcome
@@ -22,7 +23,7 @@ def watch(name: str, after: int, resume_limit: float, as_json: bool, address: st
     last line says how to go on.
     """
     view = View(as_json=as_json)
-    with outcome(address, as_json=as_json), mondrian.Client(address) as client:
+    with outcome(address, as_json=as_json), connect(address) as client:
         stream = client.watch(
             resolve(client, name), after, resume_limit_s=resume_limit, on_interruption=view.interrupted
         )
