@@ -113,10 +113,10 @@ def test_the_queue_position_belongs_to_the_queue() -> None:
 
 
 def test_rates_need_a_span_of_time() -> None:
-    """One token has no rate; tokens at one moment have none either."""
+    """One token has no rate; tokens in one burst have none either."""
     t = generating()
     assert t.snapshot(104.0).output_tokens_per_s == 0.0
-    t.count_tokens(5, 104.0)
+    t.count_tokens(5, 104.001)
     assert t.snapshot(104.5).output_tokens_per_s == 0.0
     assert t.snapshot(104.5).estimated_time_left_s is None
 

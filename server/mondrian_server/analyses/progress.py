@@ -15,6 +15,9 @@ _SCALE = {
 }
 """The part of the whole that each stage covers: what a photograph on a small model takes, roughly."""
 
+MIN_WINDOW_S = 0.02
+"""Tokens that come within less time than this have come in a burst, which tells no rate."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Tracker:
@@ -129,9 +132,9 @@ class Tracker:
 
     @property
     def output_tokens_per_s(self) -> float:
-        """Tokens a second from the first to the last; 0 until there are two."""
-        decode_s = _between(self.first_token_at, self.last_token_at)
-        return (self.output_tokens - 1) / decode_s if decode_s and self.output_tokens > 1 else 0.0
+        """Tokens a second from the first to the last; 0 until there are two, and time enough between them to tell."""
+        decode_s = _between(self.first_token_at, self.last_token_at) or 0.0
+        return (self.output_tokens - 1) / decode_s if decode_s >= MIN_WINDOW_S and self.output_tokens > 1 else 0.0
 
     def _prompt_tokens_per_s(self, now_s: float) -> float:
         if self.prefill_at is None:
