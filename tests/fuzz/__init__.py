@@ -1,0 +1,1 @@
+"""Fuzzing: requests that no client would send."""
