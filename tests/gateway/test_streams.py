@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,9 +10,11 @@ from google.protobuf import json_format
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.client.scripted_server import ScriptedServer, playing
 from tests.gateway.conftest import Served
-from tests.gateway.face import Face, Stream, error_of, take
+from tests.gateway.face import Face, Stream, connected, error_of, facing, free_port, standing_alone, take
 from tests.service.calls import Call, eventually
+from tests.service.programs import program
 
 LONG = {"prompt": "Describe it.", "sampling": {"minTokens": 400, "maxTokens": 400}}
 ENDLESS = {"prompt": "Describe it.", "sampling": {"minTokens": 3500, "maxTokens": 3500}}
@@ -187,3 +190,46 @@ async def test_streams_leave_nothing_behind(served: Served) -> None:
     assert gateway is not None
     await eventually(lambda: len(gateway.streams) == 0)
     await served.face.http.post(f"/v1/{name}:cancel")
+
+
+@pytest.mark.parametrize("path", ["/v1/analyses/a1/events", "/v1/analyses/a1/events?after=3"])
+async def test_a_client_that_leaves_before_its_first_event_is_noticed(script: ScriptedServer, path: str) -> None:
+    """A server that says nothing does not keep the calls of clients that have gone."""
+    script.watch_script = playing(forever=True)
+    script.analyses["analyses/a1"] = pb.Analysis(name="analyses/a1", state=pb.ANALYSIS_STATE_ACTIVE)
+    async with standing_alone(script.address) as face:
+        with contextlib.suppress(httpx.ReadTimeout):
+            await face.http.get(path, timeout=0.5)
+        assert await script.ending() == "watch cancelled"
+
+
+async def test_an_upload_that_is_broken_off_is_no_fault(
+    script: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that goes in the middle of its body leaves nothing behind, in the log neither."""
+    async with standing_alone(script.address) as face, connected(face) as (_, writer):
+        writer.write(
+            b"POST /v1/analyses HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000\r\n\r\n{"
+        )
+        await writer.drain()
+        assert await face.ready() is not None
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert not script.creations
+
+
+async def test_the_access_log_tells_nothing_of_anybody(tmp_path: Path) -> None:
+    """A line holds the method, the path, the status, sizes and times: no query, key, prompt or answer."""
+    async with program(tmp_path, "--http-address", f"127.0.0.1:{(port := free_port())}", "--log-level", "debug") as up:
+        async with facing(port) as face:
+            headers = {"Authorization": "Bearer hush-1", "Idempotency-Key": "hush-2"}
+            name = await face.create({"prompt": "hush-3 what is this?", "sampling": {"maxTokens": 20}}, **headers)
+            (stream := await face.follow(name)).assert_whole()
+            await face.http.get(f"/v1/{name}/events", params={"after": "1", "x": "hush-4"})
+            await face.http.get("/v1/models", headers={"Host": "hush-5", "Cookie": "hush-6"})
+        lines = [line for line in up.log if line["event"] == "answered"]
+        wanted = {"method", "path", "status", "sent_bytes", "took_s", "event", "level", "logger", "timestamp"}
+        assert all(line.keys() == wanted for line in lines)
+        assert [line["status"] for line in lines if line["path"].startswith("/v1/")] == [201, 200, 200, 421]
+        assert "hush" not in up.errors.replace('"request_id": "hush-2"', "")
+        assert stream.text[:10] not in up.errors

@@ -1,20 +1,19 @@
 """Analyses over HTTP: each request as calls to the server, and their answers as responses."""
 
-import asyncio
 import uuid
 from functools import partial
 
 from fastapi import Request
 from google.protobuf.duration_pb2 import Duration
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.gateway.answers import JSON, json_answer
 from mondrian_server.gateway.bodies import Intake
+from mondrian_server.gateway.clients import unless_gone
 from mondrian_server.gateway.connection import Connection, Metadata, answer, caller_metadata
-from mondrian_server.gateway.event_stream import EventStream, Streams, until_disconnected
+from mondrian_server.gateway.event_stream import EventStream, Streams
 from mondrian_server.gateway.following import Call, Following, patiently
 from mondrian_server.gateway.options import Limits
 from mondrian_server.gateway.refusals import cancelled, from_status, leaving
@@ -56,7 +55,7 @@ class Analyses:
         following = self._following(metadata, begin=partial(self._stub.Analyze, message, metadata=metadata))
         if _wants_json(request.headers.get("accept", "")):
             return await self._result(request, following, metadata)
-        return await self._stream(following)
+        return await self._stream(request, following)
 
     async def follow(self, request: Request, name: str, after_sequence: int) -> Response:
         """Answer with the events after a sequence; with nothing where there are and will be none."""
@@ -66,7 +65,7 @@ class Analyses:
             # The next event may be seconds away: the stream begins without it.
             following.begun()
             return EventStream(following, None, self._streams, self._limits)
-        return await self._stream(following)
+        return await self._stream(request, following)
 
     async def get(self, request: Request, name: str) -> Response:
         """Get an analysis as it stands now."""
@@ -112,10 +111,10 @@ class Analyses:
         self._streams.add(following)
         return following
 
-    async def _stream(self, following: Following) -> Response:
+    async def _stream(self, request: Request, following: Following) -> Response:
         """Answer with a stream once its first event is there, so that errors before it have their own status."""
         try:
-            first = await following.next()
+            first = await unless_gone(request, following.next())
             if first is not None:
                 return EventStream(following, first, self._streams, self._limits)
         except BaseException:
@@ -126,17 +125,11 @@ class Analyses:
 
     async def _result(self, request: Request, following: Following, metadata: Metadata) -> Response:
         """Answer with the analysis at its end; a client that goes sooner lets it go."""
-        end = asyncio.create_task(_end_of(following))
-        gone = asyncio.create_task(until_disconnected(request.receive))
         try:
-            await asyncio.wait((end, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not end.done():
-                raise ClientDisconnect
-            return await self._answer_to(end.result(), metadata)
+            last = await unless_gone(request, _end_of(following))
         finally:
-            for task in (end, gone):
-                task.cancel()
             self._streams.discard(following)
+        return await self._answer_to(last, metadata)
 
     async def _answer_to(self, last: pb.Event | None, metadata: Metadata) -> Response:
         if last is None:

@@ -109,11 +109,3 @@ class _Line(ServerSentEvent):
 
 def _comment() -> ServerSentEvent:
     return _Line(": ping")
-
-
-async def until_disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
