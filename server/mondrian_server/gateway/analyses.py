@@ -1,7 +1,6 @@
 """Analyses over HTTP: each request as calls to the server, and their answers as responses."""
 
 import uuid
-from functools import partial
 
 from fastapi import Request
 from google.protobuf.duration_pb2 import Duration
@@ -12,9 +11,9 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.gateway.answers import JSON, json_answer
 from mondrian_server.gateway.bodies import Intake
 from mondrian_server.gateway.clients import unless_gone
-from mondrian_server.gateway.connection import Connection, Metadata, answer, caller_metadata
+from mondrian_server.gateway.connection import Connection, Metadata, Parcel, answer, caller_metadata
 from mondrian_server.gateway.event_stream import EventStream, Streams
-from mondrian_server.gateway.following import Call, Following, patiently
+from mondrian_server.gateway.following import Beginning, Following, patiently
 from mondrian_server.gateway.options import Limits
 from mondrian_server.gateway.refusals import cancelled, from_status, leaving
 from mondrian_server.gateway.requests import read_request
@@ -27,6 +26,7 @@ class Analyses:
 
     def __init__(self, connection: Connection, streams: Streams, limits: Limits) -> None:
         """Answer for a server."""
+        self._connection = connection
         self._stub = connection.analyses
         self._streams = streams
         self._limits = limits
@@ -52,7 +52,10 @@ class Analyses:
         if not message.HasField("disconnect_grace"):
             message.disconnect_grace.CopyFrom(Duration(seconds=self._limits.disconnect_grace_s))
         metadata = caller_metadata(request.headers)
-        following = self._following(metadata, begin=partial(self._stub.Analyze, message, metadata=metadata))
+        parcel = Parcel(message)
+        del message
+        begin = Beginning(open=lambda: self._connection.analyze(parcel, metadata), forget=parcel.drop)
+        following = self._following(metadata, begin=begin)
         if _wants_json(request.headers.get("accept", "")):
             return await self._result(request, following, metadata)
         return await self._stream(request, following)
@@ -97,7 +100,7 @@ class Analyses:
         *,
         name: str = "",
         after_sequence: int = 0,
-        begin: "partial[Call] | None" = None,
+        begin: Beginning | None = None,
     ) -> Following:
         following = Following(
             lambda name, after: self._stub.WatchAnalysis(

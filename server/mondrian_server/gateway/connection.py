@@ -1,7 +1,7 @@
 """The connection to the server: a channel, its stubs, and calls that end in an answer or a refusal."""
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
 from google.rpc.code_pb2 import Code
@@ -12,6 +12,7 @@ from mondrian.v1 import (
     analysis_service_pb2_grpc,
     model_service_pb2_grpc,
 )
+from mondrian.v1.analysis_service_pb2 import AnalyzeRequest, AnalyzeResponse
 from mondrian_server.gateway.refusals import Refusal, from_call, refusal
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 ANALYSIS_SERVICE = "mondrian.v1.AnalysisService"
+_ANALYZE = f"/{ANALYSIS_SERVICE}/Analyze"
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 
@@ -48,6 +50,21 @@ def open_channel(target: str, *, ca: bytes | None = None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca), options=options)
 
 
+class Parcel:
+    """The bytes of a request, until they are let go: gRPC keeps a request for as long as its call lasts.
+
+    Clearing the message instead frees nothing: its memory goes with the last reference.
+    """
+
+    def __init__(self, message: AnalyzeRequest) -> None:
+        """Hold what the message says; the message is not needed any more."""
+        self.data = message.SerializeToString()
+
+    def drop(self) -> None:
+        """Let go of the bytes."""
+        self.data = b""
+
+
 class Connection:
     """The server as the gateway sees it."""
 
@@ -56,11 +73,20 @@ class Connection:
         self.analyses: AnalysisServiceAsyncStub = analysis_service_pb2_grpc.AnalysisServiceStub(channel)
         self.advisors: AdvisorServiceAsyncStub = advisor_service_pb2_grpc.AdvisorServiceStub(channel)
         self.models: ModelServiceAsyncStub = model_service_pb2_grpc.ModelServiceStub(channel)
+        self._analyze: grpc.aio.UnaryStreamMultiCallable[Any, AnalyzeResponse] = channel.unary_stream(
+            _ANALYZE,
+            request_serializer=_data_of,
+            response_deserializer=AnalyzeResponse.FromString,
+        )
         self._check = channel.unary_unary(
             _HEALTH_CHECK,
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
+
+    def analyze(self, parcel: Parcel, metadata: Metadata) -> "grpc.aio.UnaryStreamCall[Any, AnalyzeResponse]":
+        """Call `Analyze`."""
+        return self._analyze(parcel, metadata=metadata)
 
     async def is_serving(self, *, timeout_s: float) -> bool:
         """Ask the server's health whether it takes analyses."""
@@ -70,6 +96,11 @@ class Connection:
         except Refusal:
             return False
         return response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def _data_of(parcel: Any) -> bytes:
+    data: bytes = parcel.data
+    return data
 
 
 async def answer(call: Awaitable[_A]) -> _A:

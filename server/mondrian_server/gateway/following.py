@@ -5,7 +5,8 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from grpc import aio
@@ -17,7 +18,7 @@ from mondrian_server.gateway.options import Limits
 from mondrian_server.gateway.refusals import Refusal, from_call, is_unreached, leaving
 
 Call: TypeAlias = (
-    aio.UnaryStreamCall[service_pb.AnalyzeRequest, service_pb.AnalyzeResponse]
+    aio.UnaryStreamCall[Any, service_pb.AnalyzeResponse]
     | aio.UnaryStreamCall[service_pb.WatchAnalysisRequest, service_pb.WatchAnalysisResponse]
 )
 
@@ -60,6 +61,18 @@ class Patience:
         return delay_s if now_s + delay_s - self._interrupted_s < self._limit_s else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """The call that makes the analysis to follow.
+
+    open: makes the call. It is used until an event has come, and must make one analysis, however often.
+    forget: lets go of what only the call needed.
+    """
+
+    open: Callable[[], Call]
+    forget: Callable[[], None]
+
+
 class Following:
     """Follows one analysis. What it opened is closed by `close`, which every way out must reach."""
 
@@ -70,7 +83,7 @@ class Following:
         *,
         name: str = "",
         after_sequence: int = 0,
-        begin: Callable[[], Call] | None = None,
+        begin: Beginning | None = None,
     ) -> None:
         """Prepare to follow; nothing is sent yet.
 
@@ -79,8 +92,7 @@ class Following:
             limits: how long to wait for the server.
             name: the analysis; empty: the one of which `begin` tells.
             after_sequence: the last event that the caller has seen.
-            begin: opens the first call, until its first event has come. It may be called again and must make one
-                analysis only.
+            begin: makes the analysis; None: there is one.
 
         """
         self._watch = watch
@@ -128,7 +140,9 @@ class Following:
 
     def _advance(self, event: pb.Event) -> None:
         self._patience.progressed()
-        self._begin = None
+        if self._begin is not None:
+            self._begin.forget()
+            self._begin = None
         self.sequence, self.analysis = event.sequence, event.analysis
         self._ended = event.WhichOneof("payload") in TERMINAL
 
@@ -137,7 +151,7 @@ class Following:
         if self._left.is_set():
             raise leaving()
         if self._call is None:
-            self._call = self._begin() if self._begin is not None else self._watch(self.analysis, self.sequence)
+            self._call = self._begin.open() if self._begin is not None else self._watch(self.analysis, self.sequence)
         try:
             response = await self._call.read()
         except grpc.RpcError as error:
