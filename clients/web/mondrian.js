@@ -528,8 +528,8 @@ export class Mondrian {
    */
   async list({ pageSize = 0, pageToken = "", states = [], ...options } = {}) {
     const query = new URLSearchParams();
-    if (pageSize) query.set("page_size", String(pageSize));
-    if (pageToken) query.set("page_token", pageToken);
+    if (pageSize) query.set("pageSize", String(pageSize));
+    if (pageToken) query.set("pageToken", pageToken);
     for (const state of states) query.append("states", `ANALYSIS_STATE_${state}`);
     const page = await this.#call(`v1/analyses?${query}`, {}, options);
     return { analyses: (page.analyses ?? []).map(toAnalysis), nextPageToken: page.nextPageToken ?? "" };
@@ -592,7 +592,7 @@ export class Mondrian {
     const found = [];
     let token = "";
     do {
-      const page = await this.#call(token ? `${path}?page_token=${encodeURIComponent(token)}` : path, {}, options);
+      const page = await this.#call(token ? `${path}?pageToken=${encodeURIComponent(token)}` : path, {}, options);
       found.push(...(page[field] ?? []));
       token = page.nextPageToken ?? "";
     } while (token);

@@ -339,12 +339,12 @@ async def test_the_other_calls(browser: Browser) -> None:
     assert {asked.headers["authorization"] for asked in gateway.asked} == {"Bearer secret"}
     assert [(asked.method, asked.path) for asked in gateway.asked] == [
         ("GET", "/v1/analyses/a"),
-        ("GET", "/v1/analyses?page_size=1&page_token=s&states=ANALYSIS_STATE_ACTIVE"),
+        ("GET", "/v1/analyses?pageSize=1&pageToken=s&states=ANALYSIS_STATE_ACTIVE"),
         ("POST", "/v1/analyses/a:cancel"),
         ("DELETE", "/v1/analyses/a"),
         ("DELETE", "/v1/analyses/a"),
         ("GET", "/v1/advisors"),
-        ("GET", "/v1/advisors?page_token=n"),
+        ("GET", "/v1/advisors?pageToken=n"),
         ("GET", "/v1/models"),
     ]
 

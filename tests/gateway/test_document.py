@@ -1,15 +1,17 @@
 """The document: schemathesis reads it and looks for answers that it does not tell."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
 import httpx
 
-from tests.gateway.face import facing
+from tests.gateway.face import Face, facing
 from tests.scripted_engine import Life, command
 from tests.service.calls import settings_for, started
 
+MONDRIAN_JS = Path(__file__).parents[2] / "clients" / "web" / "mondrian.js"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance"
@@ -36,3 +38,17 @@ async def test_no_answer_is_undocumented_and_none_is_500(tmp_path: Path) -> None
         assert process.returncode == 0, output.decode()
         async with facing(up.service.gateway.port) as face:
             assert (await face.http.get("/readyz")).status_code == httpx.codes.OK
+
+
+async def test_our_client_asks_with_parameters_that_exist(face: Face) -> None:
+    """mondrian.js puts nothing in a query that the document does not know: what is unknown would be passed over."""
+    used = set(re.findall(r'query\.(?:set|append)\("(\w+)"|\?(\w+)=', MONDRIAN_JS.read_text()))
+    operations = (await face.http.get("/openapi.json")).json()["paths"].values()
+    known = {
+        one["name"]
+        for operation in operations
+        for method in operation.values()
+        for one in method.get("parameters", ())
+        if one["in"] == "query"
+    }
+    assert {"pageSize", "pageToken", "states"} == {first or second for first, second in used} <= known

@@ -41,7 +41,7 @@ function show(view) {
 
 /** Show what the address says. */
 function route() {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = placeOf(location.hash);
   banner.hide();
   if (name.startsWith("analyses/")) {
     show("result");
@@ -52,6 +52,18 @@ function route() {
     document.title = "Mondrian";
   }
   past.select(name);
+}
+
+/**
+ * @param {string} hash
+ * @returns {string} what it names; nothing where it is no text
+ */
+function placeOf(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return "";
+  }
 }
 
 /** @param {import("./keeper.js").Pending} pending */
