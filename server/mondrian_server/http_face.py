@@ -12,7 +12,7 @@ from setproctitle import setproctitle
 from mondrian_server.errors import StartupError
 from mondrian_server.gateway.connection import open_channel
 from mondrian_server.gateway.guard import host_name
-from mondrian_server.gateway.options import GatewayOptions
+from mondrian_server.gateway.options import GatewayOptions, Limits
 from mondrian_server.gateway.serving import Gateway, gateway
 from mondrian_server.https import Https
 from mondrian_server.metrics import process_metrics, versions
@@ -103,6 +103,8 @@ async def _serving(settings: Settings, channel: grpc.aio.Channel, options: Gatew
 def _options(settings: Settings, metrics: Callable[[], bytes] | None) -> GatewayOptions:
     names = (host_name(settings.http_address), *settings.http_allowed_hosts)
     return GatewayOptions(
+        limits=Limits(max_connections=settings.http_max_connections),
+        keys_needed=settings.keys_file is not None,
         allowed_hosts=frozenset(name.lower() for name in names),
         cors_origins=settings.http_cors_origins,
         web_folder=embedded_page(),

@@ -16,7 +16,7 @@ from mondrian_server.callers.editing import add_key, revoke_keys
 from mondrian_server.gateway.options import Limits
 from tests.cli.programs import run
 from tests.client.scripted_server import Context, ScriptedServer, Tape
-from tests.gateway.face import Face, Stream, error_of, facing, standing_alone
+from tests.gateway.face import Face, Stream, connected, error_of, facing, standing_alone
 from tests.service.calls import eventually, settings_for, started
 from tests.service.certificates import Authority
 
@@ -141,6 +141,33 @@ async def test_callers_have_their_own_analyses(tmp_path: Path) -> None:
             assert (await face.http.get("/v1/analyses", headers=carol)).json()["analyses"] == []
             assert (await face.http.get("/")).status_code == 200, "the page itself is for all"
             assert (await face.http.get("/readyz")).status_code == 200
+            assert error_of(await face.http.get("/metrics")) == (401, "UNAUTHENTICATED")
+            for headers, expected in (
+                ({"Authorization": "Bearer no"}, (401, "UNAUTHENTICATED")),
+                (mallory, (403, "KEY_REVOKED")),
+            ):
+                assert error_of(await face.http.get("/metrics", headers=headers)) == expected
+                answer = await unread_upload(face, headers)
+                assert answer.startswith(b"HTTP/1.1 %d " % expected[0]), "before the body has come"
+            assert "mondrian_build_info" in (await face.http.get("/metrics", headers=carol)).text
+
+
+async def unread_upload(face: Face, headers: dict[str, str]) -> bytes:
+    """Send the head of an upload and nothing of its body, and return the first line of the answer."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST /v1/analyses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n{lines}"
+    async with connected(face) as (reader, writer), asyncio.timeout(20):
+        writer.write(head.encode() + b"\r\n")
+        return await reader.readline()
+
+
+async def test_pages_of_other_origins_read_what_they_are_refused(script: ScriptedServer) -> None:
+    """A page that CORS allows may read that its key is missing or is none."""
+    async with standing_alone(script.address, keys_needed=True, cors_origins=(ORIGIN,)) as face:
+        for headers in ({}, {"Authorization": "Bearer " + "k" * 5000}):
+            response = await face.http.get("/v1/models", headers={"Origin": ORIGIN, **headers})
+            assert error_of(response) == (401, "UNAUTHENTICATED")
+            assert response.headers["access-control-allow-origin"] == ORIGIN
 
 
 async def test_a_gateway_whose_server_has_keys_asks_for_one(script: ScriptedServer) -> None:

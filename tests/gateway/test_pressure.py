@@ -195,3 +195,41 @@ async def test_a_client_that_stops_reading_is_let_go(script: ScriptedServer) -> 
         writer.write(b"GET /v1/analyses/a1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         assert await script.ending() == "watch cancelled"
+
+
+async def test_too_many_connections(script: ScriptedServer) -> None:
+    """Beyond the most, idle ones included, requests are 503 with Retry-After; health is told all the same."""
+    async with standing_alone(script.address, Limits(max_connections=2)) as face:
+        port = httpx.URL(face.url).port
+        assert port is not None
+        async with idle(face), idle(face):
+            refused = await face.http.get("/v1/models")
+            assert error_of(refused) == (503, "TOO_MANY_CONNECTIONS")
+            assert (refused.headers["retry-after"], refused.headers["connection"]) == ("2", "close")
+            async with facing(port) as probe:
+                assert (await probe.http.get("/healthz")).status_code == 200
+        async with facing(port) as later:
+            await eventually(lambda: answers(later))
+
+
+@contextlib.asynccontextmanager
+async def idle(face: Face) -> AsyncGenerator[None]:
+    """Hold a connection that has been used and may be again."""
+    async with connected(face) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"alive")
+        yield
+
+
+async def answers(face: Face) -> bool:
+    """Ask whether the API answers."""
+    return (await face.http.get("/v1/models")).status_code == 200
+
+
+async def test_small_values_without_end(script: ScriptedServer) -> None:
+    """JSON that would take many times its size in memory is refused before it is taken apart."""
+    async with standing_alone(script.address) as face:
+        for body in (b"[" + b"{}," * 7_000_000 + b"{}]", b'{"config": {"images": [' + b"0," * 10_000_000 + b"0]}}"):
+            response = await face.http.post("/v1/analyses", content=body, headers={"Content-Type": "application/json"})
+            assert error_of(response) == (400, "INVALID_REQUEST")
+            assert "too many values" in response.text

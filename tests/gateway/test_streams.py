@@ -182,10 +182,12 @@ async def test_a_bad_image_is_told_in_either_form(face: Face, accept: str) -> No
 
 
 async def test_streams_leave_nothing_behind(served: Served) -> None:
-    """When its clients have gone, the gateway holds no stream and the service no watcher."""
+    """When its clients have gone, or were refused, the gateway holds no stream."""
     name = await served.face.create(ENDLESS)
     streams = [Stream() for _ in range(20)]
     await asyncio.gather(*(served.face.read(one, name, until=one.has_token) for one in streams))
+    for path in ("/v1/analyses/none/events", "/v1/analyses/none/events?after=1"):
+        assert error_of(await served.face.http.get(path)) == (404, "ANALYSIS_NOT_FOUND")
     gateway = served.running.service.gateway
     assert gateway is not None
     await eventually(lambda: len(gateway.streams) == 0)

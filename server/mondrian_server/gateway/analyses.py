@@ -24,9 +24,10 @@ _SSE = "text/event-stream"
 class Analyses:
     """The analyses of the server. Each method answers one route; all raise Refusal."""
 
-    def __init__(self, connection: Connection, streams: Streams, limits: Limits) -> None:
-        """Answer for a server."""
+    def __init__(self, connection: Connection, streams: Streams, limits: Limits, *, keys_needed: bool) -> None:
+        """Answer for a server; where it needs keys, a caller's is looked at before the body of a request is read."""
         self._connection = connection
+        self._keys_needed = keys_needed
         self._stub = connection.analyses
         self._streams = streams
         self._limits = limits
@@ -34,10 +35,10 @@ class Analyses:
 
     async def create(self, request: Request, key: str | None) -> Response:
         """Create an analysis that runs by itself."""
+        metadata = await self._caller(request)
         message = await read_request(request, self._intake, self._limits, service_pb.CreateAnalysisRequest, key)
         # However often the call must be made, one analysis comes of it.
         message.request_id = message.request_id or str(uuid.uuid4())
-        metadata = caller_metadata(request.headers)
         response = await patiently(
             lambda: self._stub.CreateAnalysis(message, metadata=metadata, timeout=self._limits.call_limit_s),
             self._limits,
@@ -47,11 +48,11 @@ class Analyses:
 
     async def analyze(self, request: Request, key: str | None) -> Response:
         """Create an analysis and answer with its events, or with what came of it."""
+        metadata = await self._caller(request)
         message = await read_request(request, self._intake, self._limits, service_pb.AnalyzeRequest, key)
         message.request_id = message.request_id or str(uuid.uuid4())
         if not message.HasField("disconnect_grace"):
             message.disconnect_grace.CopyFrom(Duration(seconds=self._limits.disconnect_grace_s))
-        metadata = caller_metadata(request.headers)
         parcel = Parcel(message)
         del message
         begin = Beginning(open=lambda: self._connection.analyze(parcel, metadata), forget=parcel.drop)
@@ -63,9 +64,10 @@ class Analyses:
     async def follow(self, request: Request, name: str, after_sequence: int) -> Response:
         """Answer with the events after a sequence; with nothing where there are and will be none."""
         metadata = caller_metadata(request.headers)
+        # The next event of an active one may be seconds away: then the stream begins without it.
+        begins = after_sequence > 0 and await self._is_active(name, metadata)
         following = self._following(metadata, name=name, after_sequence=after_sequence)
-        if after_sequence and await self._is_active(name, metadata):
-            # The next event may be seconds away: the stream begins without it.
+        if begins:
             following.begun()
             return EventStream(following, None, self._streams, self._limits)
         return await self._stream(request, following)
@@ -93,6 +95,14 @@ class Analyses:
         metadata = caller_metadata(request.headers)
         await answer(self._stub.DeleteAnalysis(message, metadata=metadata, timeout=self._limits.call_limit_s))
         return Response(status_code=204)
+
+    async def _caller(self, request: Request) -> Metadata:
+        """Return the caller's metadata; a key that is none is refused before anything of the body is kept or parsed."""
+        metadata = caller_metadata(request.headers)
+        if self._keys_needed:
+            limit_s = self._limits.call_limit_s
+            await patiently(lambda: self._connection.ask_for_key(metadata, timeout_s=limit_s), self._limits)
+        return metadata
 
     def _following(
         self,

@@ -43,9 +43,9 @@ def create_app(channel: grpc.aio.Channel, streams: Streams, options: GatewayOpti
     """
     app = FastAPI(title="Mondrian", version=version("mondrian-vision"), docs_url=None, redoc_url=None)
     connection = Connection(channel)
-    app.include_router(analysis_routes(Analyses(connection, streams, options.limits)))
+    app.include_router(analysis_routes(Analyses(connection, streams, options.limits, keys_needed=options.keys_needed)))
     app.include_router(catalogue_routes(connection, options.limits))
-    app.include_router(operation_routes(connection, options.metrics))
+    app.include_router(operation_routes(connection, options.metrics, keys_needed=options.keys_needed))
     _add_document(app)
     _add_error_handlers(app)
     _add_folders(app, options)
@@ -82,7 +82,14 @@ def _add_folders(app: FastAPI, options: GatewayOptions) -> None:
 
 
 def _add_middleware(app: FastAPI, options: GatewayOptions) -> None:
-    # The last one added sees a request first.
+    # The last one added sees a request first. CORS stands before the guard, so that pages of other origins may read
+    # what it refuses, such as a key that is missing.
+    app.add_middleware(
+        Guard,
+        allowed_hosts=options.allowed_hosts,
+        cors_origins=options.cors_origins,
+        keys_needed=options.keys_needed,
+    )
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -91,12 +98,6 @@ def _add_middleware(app: FastAPI, options: GatewayOptions) -> None:
             allow_headers=_CORS_HEADERS,
             expose_headers=_CORS_EXPOSED,
         )
-    app.add_middleware(
-        Guard,
-        allowed_hosts=options.allowed_hosts,
-        cors_origins=options.cors_origins,
-        keys_needed=options.keys_needed,
-    )
     app.add_middleware(AccessLog)
 
 

@@ -13,6 +13,7 @@ from mondrian.v1 import (
     model_service_pb2_grpc,
 )
 from mondrian.v1.analysis_service_pb2 import AnalyzeRequest, AnalyzeResponse
+from mondrian.v1.model_service_pb2 import ListModelsRequest
 from mondrian_server.gateway.refusals import Refusal, from_call, refusal
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ ANALYSIS_SERVICE = "mondrian.v1.AnalysisService"
 _ANALYZE = f"/{ANALYSIS_SERVICE}/Analyze"
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _MAX_RECEIVE_BYTES = 64 * 1024 * 1024
+_MAX_AUTHORIZATION_CHARACTERS = 4096
+"""Well below the most that gRPC takes as metadata."""
 
 _A = TypeVar("_A")
 
@@ -88,6 +91,10 @@ class Connection:
         """Call `Analyze`."""
         return self._analyze(parcel, metadata=metadata)
 
+    async def ask_for_key(self, metadata: Metadata, *, timeout_s: float) -> None:
+        """Have the server look at the caller's key, by the cheapest call that asks for one; raises Refusal."""
+        await answer(self.models.ListModels(ListModelsRequest(page_size=1), metadata=metadata, timeout=timeout_s))
+
     async def is_serving(self, *, timeout_s: float) -> bool:
         """Ask the server's health whether it takes analyses."""
         call = self._check(health_pb2.HealthCheckRequest(service=ANALYSIS_SERVICE), timeout=timeout_s)
@@ -116,6 +123,7 @@ def caller_metadata(headers: Mapping[str, str]) -> Metadata:
     authorization = headers.get("authorization")
     if authorization is None:
         return ()
-    if not (authorization.isascii() and authorization.isprintable()):
+    is_sane = len(authorization) <= _MAX_AUTHORIZATION_CHARACTERS
+    if not (is_sane and authorization.isascii() and authorization.isprintable()):
         raise refusal(401, Code.UNAUTHENTICATED, "UNAUTHENTICATED", "is no key", field="Authorization")
     return (("authorization", authorization),)

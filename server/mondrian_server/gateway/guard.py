@@ -67,7 +67,8 @@ class Guard:
             message = "pages of that origin may not call this service; the setting http_cors_origins adds origins"
             return refusal(403, Code.PERMISSION_DENIED, "ORIGIN_NOT_ALLOWED", message, field="Origin")
         # A preflight carries no key.
-        if self._keys_needed and path.startswith("/v1/") and method != "OPTIONS" and "authorization" not in headers:
+        asks = path.startswith("/v1/") or path == "/metrics"
+        if self._keys_needed and asks and method != "OPTIONS" and "authorization" not in headers:
             return refusal(401, Code.UNAUTHENTICATED, "UNAUTHENTICATED", "send Authorization: Bearer and your key")
         return None
 

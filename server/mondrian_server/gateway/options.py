@@ -17,6 +17,8 @@ class Limits:
     """The largest body of JSON, whose images are a third larger than their files."""
     max_bodies_bytes: int = 512 * MEBIBYTE
     """The most memory that the bodies being read may take together."""
+    max_connections: int = 1000
+    """The most connections that are served at once, idle ones included."""
     max_parts: int = 64
     """The most files and fields in one body."""
     body_idle_s: float = 30.0
@@ -47,7 +49,8 @@ class GatewayOptions:
     allowed_hosts: frozenset[str] = frozenset()
     """Names in `Host` that are served beside those of loopback, in lower case and without a port. `*`: all."""
     keys_needed: bool = False
-    """Whether requests for the API without a key are refused before they reach the server."""
+    """Whether the server has keys: then requests for the API or the metrics without one are refused at once, and the
+    server is asked about one before a body is read."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the API from a browser, such as `https://example.org`. `*`: all."""
     web_folder: Path | None = None

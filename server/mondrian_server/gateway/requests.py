@@ -26,6 +26,8 @@ _M = TypeVar("_M", bound=Message)
 # What `json` and protobuf's parser raise for values that nobody meant.
 _MALFORMED = (json_format.ParseError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 _MAX_REASON_CHARACTERS = 200
+_MAX_VALUES = 250_000
+"""A bound on what JSON can hold: as Python's objects, small values take many times their bytes."""
 
 
 async def read_request(request: Request, intake: Intake, limits: Limits, kind: type[R], key: str | None) -> R:
@@ -123,6 +125,8 @@ def _from_base64(text: str, field: str) -> bytes:
 
 
 def _parsed(text: bytes, field: str) -> dict[str, Any]:
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise invalid("holds too many values", field=field or "body")
     try:
         values: object = json.loads(text)
     except (ValueError, RecursionError):

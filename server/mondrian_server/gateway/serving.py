@@ -12,8 +12,8 @@ import grpc
 import uvicorn
 
 from mondrian_server.gateway.app import create_app
+from mondrian_server.gateway.connection_limits import limited_protocol
 from mondrian_server.gateway.event_stream import Streams
-from mondrian_server.gateway.head_limit import limited_protocol
 from mondrian_server.gateway.options import GatewayOptions
 
 _BACKLOG = 1024
@@ -105,7 +105,7 @@ def listen(address: str) -> Generator[socket.socket]:
 def _config(app: Any, options: GatewayOptions, tls: ssl.SSLContext | None, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=limited_protocol(options.limits.head_limit_s),
+        http=limited_protocol(options.limits.head_limit_s, options.limits.max_connections),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -55,6 +55,8 @@ class Settings(BaseModel):
     """Names in the Host header that are served beside those of loopback and http_address. *: all."""
     http_cors_origins: Names = ()
     """Origins whose pages may call the API from a browser, such as https://example.org. *: all. Empty: none."""
+    http_max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """The most connections that the gateway serves at once, idle ones included; more are answered 503."""
     http_tls_certificate_file: Folder | None = None
     """A PEM file with the gateway's certificate and its chain: it then serves HTTPS."""
     http_tls_key_file: Folder | None = None
