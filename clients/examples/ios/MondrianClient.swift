@@ -18,6 +18,17 @@
 //     }
 //
 // Leaving the loop, or cancelling its task, ends the reading and cancels nothing on the server: `cancel(name)` does.
+//
+// What the app needs besides:
+//
+// - Plain http on the local network: `NSAppTransportSecurity` with `NSAllowsLocalNetworking` in Info.plist, the Mac by its
+//   `.local` name, and `NSLocalNetworkUsageDescription`, because iOS asks the user first. Elsewhere https, which needs
+//   neither. The server: `--keys-file`, `--http-address 0.0.0.0:8080`, `--http-allowed-hosts name.local`.
+// - Background: iOS suspends the app, and with it the stream; the analysis goes on. The loop above goes on by itself when
+//   the app does. Keep `name` and `last` where a relaunch finds them. To let an upload end after the app has left the
+//   screen, begin it inside `UIApplication.beginBackgroundTask`.
+// - Errors: `MondrianError.refused` has the HTTP status and `status.message`, a sentence for people; 401 and 403 want
+//   another key, 400 and 413 another picture or prompt. 408, 429, 502, 503, 504 and lost connections are tried again here.
 
 import Foundation
 
