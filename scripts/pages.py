@@ -44,8 +44,9 @@ def setting_row(setting: Setting) -> str:
 
 
 def in_mebibytes(setting: Setting) -> str:
-    """Return a count of bytes in MiB, in brackets; nothing for other settings."""
-    return f" ({int(setting.default or 0) / 2**20:,.0f} MiB)" if setting.name.endswith("_bytes") else ""
+    """Return a count of bytes in MiB, in brackets; nothing for other settings, and for 0."""
+    count = int(setting.default or 0) if setting.name.endswith("_bytes") else 0
+    return f" ({count / 2**20:,.0f} MiB)" if count else ""
 
 
 def module_lines() -> Iterator[str]:
