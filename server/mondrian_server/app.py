@@ -22,6 +22,7 @@ from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
 from mondrian_server.engine.protocol import Step
 from mondrian_server.engine.supervisor import ENGINE_COMMAND, EngineSupervisor
+from mondrian_server.errors import StartupError
 from mondrian_server.gateway.connection import open_channel
 from mondrian_server.gateway.serving import Gateway
 from mondrian_server.http_face import http_face
@@ -154,6 +155,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             models=ModelServicer(settings.model_name, engine, scheduler),
             health=health,
             max_message_bytes=settings.max_message_bytes,
+            reception_limits=configuration.reception_limits(settings, authentication),
             observer=metrics,
             authentication=authentication,
             reflection=configuration.has_reflection(settings, authentication),
@@ -234,11 +236,18 @@ class _Listeners:
 
 @contextlib.asynccontextmanager
 async def _task(work: Coroutine[None, None, None]) -> AsyncGenerator["asyncio.Task[None]"]:
-    """Run a coroutine beside the block and cancel it at the end."""
-    task = asyncio.create_task(work)
+    """Run a coroutine beside the block and cancel it at the end; a defect that ends it before is logged."""
+    task = asyncio.create_task(work, name=work.__qualname__)
+    task.add_done_callback(_tell_defect)
     try:
         yield task
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await task
+
+
+def _tell_defect(task: "asyncio.Task[None]") -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, StartupError):
+        _log.error("a task beside the service has ended", task=task.get_name(), exc_info=error)

@@ -86,6 +86,8 @@ class Admission:
             yield
         finally:
             self._entering[caller] -= 1
+            if not self._entering[caller]:
+                del self._entering[caller]
             self.hold(caller, -size)
 
     def hold(self, caller: str, size: int) -> None:

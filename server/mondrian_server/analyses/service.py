@@ -283,7 +283,8 @@ class AnalysesService:
         self, request: AnalysisRequest, deadline_in_s: float | None, disconnect_grace_s: float | None
     ) -> str:
         validate(request, self._limits.request)
-        digest = digest_of(request, request.images) if request.request_id else b""
+        # Megabytes of images take longer to hash than the loop may stand still.
+        digest = await asyncio.to_thread(digest_of, request, request.images) if request.request_id else b""
         if request.request_id and (known := await self._log.find(request.caller, request.request_id)):
             return _same(known, digest)
         size = sum(map(len, request.images))
