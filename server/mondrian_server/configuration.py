@@ -11,6 +11,7 @@ from mondrian_server.images.protocol import ImageLimits
 from mondrian_server.log.sqlite import SqliteOptions
 from mondrian_server.metrics import Limits
 from mondrian_server.rpc.authentication import Authentication
+from mondrian_server.rpc.reception import ReceptionLimits
 from mondrian_server.rpc.tls import TlsFiles
 from mondrian_server.settings import Settings
 
@@ -33,6 +34,15 @@ def tls_files(settings: Settings) -> TlsFiles | None:
         certificate=settings.tls_certificate_file,
         key=settings.tls_key_file,
         client_ca=settings.tls_client_ca_file,
+    )
+
+
+def reception_limits(settings: Settings, authentication: Authentication) -> ReceptionLimits:
+    """Return how requests are received; where everybody is local there is nobody to share with."""
+    return ReceptionLimits(
+        limit_s=settings.receive_limit_s,
+        places=settings.max_receiving_requests,
+        shared=authentication.is_needed,
     )
 
 

@@ -162,14 +162,14 @@ class TooManyBytes(MondrianError):
 
 
 class TooManyRequests(MondrianError):
-    """The caller asked more often than it may."""
+    """The caller asks more often than it may, or sends more at once than can be received."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "TOO_MANY_REQUESTS"
 
 
 class DeadlineExceeded(MondrianError):
-    """The time was over before the first token."""
+    """The time was over before the first token, or before the request had come whole."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"

@@ -14,7 +14,8 @@ from mondrian_server.callers import CallerLimits, KeyRing
 from mondrian_server.callers.editing import add_key
 from mondrian_server.errors import StartupError
 from mondrian_server.rpc.authentication import Authentication, AuthenticationInterceptor, caller
-from mondrian_server.rpc.registration import Context, register
+from mondrian_server.rpc.reception import Context
+from mondrian_server.rpc.registration import register
 from mondrian_server.rpc.server import ADVISOR_SERVICE, bind_private
 
 

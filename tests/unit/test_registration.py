@@ -17,7 +17,8 @@ from mondrian.v1 import advisor_service_pb2 as advisor_pb
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.errors import EngineUnavailable, InvalidRequest
-from mondrian_server.rpc.registration import Context, StatusError, register
+from mondrian_server.rpc.reception import Context
+from mondrian_server.rpc.registration import StatusError, register
 from mondrian_server.rpc.server import ADVISOR_SERVICE, ANALYSIS_SERVICE
 from mondrian_server.rpc.status import cancelled_status
 from tests.unit.conditions import eventually

@@ -14,7 +14,8 @@ from mondrian_server.rpc.authentication import caller
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
 from mondrian_server.rpc.door import Door
 from mondrian_server.rpc.paging import checked_page_size, to_position
-from mondrian_server.rpc.registration import Context, StatusError
+from mondrian_server.rpc.reception import Context
+from mondrian_server.rpc.registration import StatusError
 from mondrian_server.rpc.responses import WatchResponses
 from mondrian_server.rpc.status import cancelled_status
 
@@ -32,9 +33,8 @@ class AnalysisServicer:
         """Serve these analyses."""
         self._analyses = analyses
         self._watch_responses = WatchResponses()
-        door = Door(lambda: analyses.refusal(0, caller()), analyses.refuse)
-        self.entrances = {"Analyze": door.enter, "CreateAnalysis": door.enter}
-        """What is asked before the request of a method is received."""
+        self.door = Door(lambda: analyses.refusal(0, caller()), analyses.refuse)
+        """What is asked before the request of a new analysis is received."""
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> None:  # noqa: N802  # gRPC's name
         """Create an analysis and stream it; when the call has gone, let the analysis go."""

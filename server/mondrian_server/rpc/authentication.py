@@ -13,7 +13,8 @@ from typing import Any, Protocol, cast
 import grpc
 
 from mondrian_server.errors import MondrianError, Unauthenticated
-from mondrian_server.rpc.registration import Context, abort
+from mondrian_server.rpc.reception import Context
+from mondrian_server.rpc.registration import abort
 from mondrian_server.rpc.status import to_status
 
 LOCAL_CALLER = "local"

@@ -10,7 +10,7 @@ from mondrian_server.engine.interface import Engine
 from mondrian_server.errors import ModelNotFound
 from mondrian_server.rpc.convert import from_advisor, from_model
 from mondrian_server.rpc.paging import page
-from mondrian_server.rpc.registration import Context
+from mondrian_server.rpc.reception import Context
 
 
 class AdvisorServicer:

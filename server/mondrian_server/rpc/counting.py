@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from mondrian_server.rpc.registration import Context
+from mondrian_server.rpc.reception import Context
 
 UNKNOWN_METHOD = "unknown"
 """What stands for every method that the server does not have, because its name is the caller's."""

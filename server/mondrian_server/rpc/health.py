@@ -8,7 +8,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2
 
-from mondrian_server.rpc.registration import Context, register
+from mondrian_server.rpc.reception import Context, Reception
+from mondrian_server.rpc.registration import register
 
 HEALTH_SERVICE = cast("ServiceDescriptor", health_pb2.DESCRIPTOR.services_by_name["Health"])
 
@@ -33,9 +34,9 @@ class Health:
         self._log_available = True
         self._changed = asyncio.Event()
 
-    def register(self, server: grpc.aio.Server) -> None:
+    def register(self, server: grpc.aio.Server, reception: Reception | None = None) -> None:
         """Put the health service on a server; what cannot be parsed is INVALID_ARGUMENT here too."""
-        register(server, HEALTH_SERVICE, _Methods(self._servicer))
+        register(server, HEALTH_SERVICE, _Methods(self._servicer), reception)
 
     def set_engine_ready(self, ready: bool) -> None:
         """Note whether the engine is ready; watchers are told by `run`."""

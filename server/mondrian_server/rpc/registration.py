@@ -23,12 +23,12 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from mondrian_server.errors import InternalError, InvalidRequest, MondrianError
+from mondrian_server.rpc.reception import Context, Reception
 from mondrian_server.rpc.status import to_status
 from mondrian_server.rpc.utf8 import find_invalid_text
 
 _log = structlog.stdlib.get_logger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Message | None]]
 
 
@@ -41,32 +41,31 @@ class StatusError(Exception):
         self.status = status
 
 
-Entrance = Callable[[], None]
-"""Raises the error with which a call is refused before its request is received."""
-
-
 def register(
     server: grpc.aio.Server,
     service: ServiceDescriptor,
     servicer: object,
-    entrances: Mapping[str, Entrance] = MappingProxyType({}),
+    reception: Reception | None = None,
+    receptions: Mapping[str, Reception] = MappingProxyType({}),
 ) -> None:
-    """Serve each method of `service` by the servicer's method of the same name, behind its entrance if it has one."""
+    """Serve each method of `service` by the servicer's method of the same name.
+
+    Its requests are received by the method's own reception where there is one, else by `reception`.
+    """
+    reception = reception or Reception()
     handlers = {
-        method.name: _method_handler(method, getattr(servicer, method.name), entrances.get(method.name, _stand_open))
+        method.name: _method_handler(method, getattr(servicer, method.name), receptions.get(method.name, reception))
         for method in service.methods
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
 
-def _stand_open() -> None:
-    """Let every call in."""
-
-
-def _method_handler(method: MethodDescriptor, handler: Handler, enter: Entrance) -> "grpc.RpcMethodHandler[Any, Any]":
+def _method_handler(
+    method: MethodDescriptor, handler: Handler, reception: Reception
+) -> "grpc.RpcMethodHandler[Any, Any]":
     make = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return make(
-        _with_statuses(handler, enter),
+        _with_statuses(handler, reception),
         request_deserializer=_parser(method),
         response_serializer=_serialise,
     )
@@ -92,20 +91,19 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message | InvalidRequ
     return parse
 
 
-async def _received(context: Context) -> Message:
+async def _received(context: Context, reception: Reception) -> Message:
     """Return the call's one request; raises InvalidRequest where there is none."""
-    request: object = await context.read()
+    request = await reception.receive(context)
     if isinstance(request, Message):
         return request
     raise request if isinstance(request, InvalidRequest) else InvalidRequest("the call has no request")
 
 
-def _with_statuses(handler: Handler, enter: Entrance) -> Callable[[object, Context], Awaitable[Message | None]]:
+def _with_statuses(handler: Handler, reception: Reception) -> Callable[[object, Context], Awaitable[Message | None]]:
     async def handle(_: object, context: Context) -> Message | None:
         try:
-            enter()
             # No name for the request: the handler alone is to hold it.
-            return await handler(await _received(context), context)
+            return await handler(await _received(context, reception), context)
         except MondrianError as error:
             return await abort(context, to_status(error))
         except StatusError as error:

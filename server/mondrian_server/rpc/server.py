@@ -1,5 +1,6 @@
 """The gRPC server: its options, its services and its address."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -7,10 +8,11 @@ import grpc
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
 from mondrian_server.errors import StartupError
 from mondrian_server.rpc.analysis_service import AnalysisServicer
-from mondrian_server.rpc.authentication import Authentication, AuthenticationInterceptor
+from mondrian_server.rpc.authentication import Authentication, AuthenticationInterceptor, caller
 from mondrian_server.rpc.catalogue_services import AdvisorServicer, ModelServicer
 from mondrian_server.rpc.counting import UNOBSERVED, Counting, RpcObserver
 from mondrian_server.rpc.health import HEALTH_SERVICE, Health
+from mondrian_server.rpc.reception import Context, Reception, ReceptionLimits
 from mondrian_server.rpc.reflection import METHODS as REFLECTION_METHODS
 from mondrian_server.rpc.reflection import register_reflection
 from mondrian_server.rpc.registration import register
@@ -42,6 +44,7 @@ def make_server(
     models: ModelServicer,
     health: Health,
     max_message_bytes: int,
+    reception_limits: ReceptionLimits,
     observer: RpcObserver = UNOBSERVED,
     authentication: Authentication,
     reflection: bool,
@@ -49,10 +52,15 @@ def make_server(
     """Return a server with every service on it, not yet bound or started; `observer` hears of every call."""
     interceptors = (Counting(observer, _METHODS), AuthenticationInterceptor(authentication))
     server = grpc.aio.server(interceptors=interceptors, options=_options(max_message_bytes))
-    register(server, ANALYSIS_SERVICE, analyses, analyses.entrances)
-    register(server, ADVISOR_SERVICE, advisors)
-    register(server, MODEL_SERVICE, models)
-    health.register(server)
+    # Whoever sends photos slowly can cancel and watch meanwhile: new analyses have places of their own.
+    creations = Reception(reception_limits, caller=lambda _: caller(), enter=analyses.door.enter)
+    others = Reception(reception_limits, caller=lambda _: caller())
+    own = {"Analyze": creations, "CreateAnalysis": creations}
+    register(server, ANALYSIS_SERVICE, analyses, others, own)
+    register(server, ADVISOR_SERVICE, advisors, others)
+    register(server, MODEL_SERVICE, models, others)
+    # Anybody may ask for health, and nobody from one address may keep others from it.
+    health.register(server, Reception(replace(reception_limits, shared=True), caller=_address_of))
     if reflection:
         services = (
             ANALYSIS_SERVICE.full_name,
@@ -85,10 +93,18 @@ def bind_private(server: grpc.aio.Server, path: Path) -> str:
     return target
 
 
+def _address_of(context: Context) -> str:
+    """Return where a call comes from, without its port."""
+    return context.peer().rpartition(":")[0]
+
+
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     """Return the channel arguments: limits, and keep-alive that lets phones ping through quiet stretches."""
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
+        # Else gRPC takes in 8 MiB of each message on a fast line before anybody reads it; so it is 64 KiB. The price:
+        # a message that is read comes at a megabyte a round trip, 10 MB/s over a line of 100 ms.
+        ("grpc.http2.bdp_probe", 0),
         # By default a second server would bind the same port in silence and take half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 60_000),

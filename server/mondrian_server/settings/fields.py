@@ -105,6 +105,11 @@ class Settings(BaseModel):
     max_caller_requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = 0
     """The most new analyses of one caller within any minute. 0: no limit."""
 
+    max_receiving_requests: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """The most new analyses whose requests are received at once, and as many other requests; the others wait."""
+    receive_limit_s: Seconds = 60.0
+    """The longest that receiving one request over gRPC may take, and that it may wait for that."""
+
     max_request_images: Annotated[int, Field(ge=0, le=256)] = 8
     """The most images in one request."""
     max_request_image_bytes: Annotated[int, Field(ge=KIBIBYTE, le=GIBIBYTE)] = 24 * MEBIBYTE

@@ -46,8 +46,8 @@ class AnalysisServiceStub:
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
-        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
-        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asks more often, or sends more at once, than it may; RetryInfo
+        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token was there when the time was over, or the request came too slowly
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
         UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
@@ -103,8 +103,8 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
-        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
-        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asks more often, or sends more at once, than it may; RetryInfo
+        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token was there when the time was over, or the request came too slowly
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
         UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
@@ -156,8 +156,8 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION EVENTS_EXPIRED             the events were deleted because of their age or size
         RESOURCE_EXHAUSTED  TOO_MANY_ANALYSES          the queue, or the caller's part of it, is full; RetryInfo
         RESOURCE_EXHAUSTED  TOO_MANY_BYTES             waiting images fill their room, or the caller's part; RetryInfo
-        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asked more often than it may; RetryInfo says when to come back
-        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token had been generated when the time was over
+        RESOURCE_EXHAUSTED  TOO_MANY_REQUESTS          the caller asks more often, or sends more at once, than it may; RetryInfo
+        DEADLINE_EXCEEDED   DEADLINE_EXCEEDED          no token was there when the time was over, or the request came too slowly
         UNAVAILABLE         ENGINE_UNAVAILABLE         the engine cannot be started at present; RetryInfo
         UNAVAILABLE         LOG_UNAVAILABLE            events cannot be kept at present, as when the disk is full; RetryInfo
         UNAVAILABLE         SHUTTING_DOWN              the server is ending; what is active goes on at its next start; RetryInfo
