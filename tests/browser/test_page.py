@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, expect
 
+from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.browser.chromium import window
 from tests.browser.visitor import LONG_MS, RED, Visitor, get_analysis, list_analyses
 from tests.service.calls import Running
@@ -95,6 +96,23 @@ async def test_what_was_asked_before_can_be_opened_and_deleted(browser: Browser,
         await item.get_by_role("button", name="Delete").click()
         await expect(item).to_have_count(0)
     assert name not in [one.name for one in await list_analyses(up)]
+
+
+async def test_the_history_goes_on(browser: Browser, up: Running, address: str) -> None:
+    """More of the history is what came before it, each analysis once, and an address that is no text is passed over."""
+    for number in range(13):
+        request = service_pb.CreateAnalysisRequest(request_id=f"history-{number}")
+        request.config.prompt = "Hello."
+        request.config.sampling.max_tokens = 1
+        await up.analyses.CreateAnalysis(request)
+    async with window(browser) as (page, _):
+        await page.goto(f"{address}#%")
+        links = page.locator("#history-list a")
+        await expect(links).to_have_count(12)
+        await page.get_by_role("button", name="Show more").click()
+        await expect(page.locator("#history-list a:nth-child(1)").nth(12)).to_be_attached()
+        addresses = [await link.get_attribute("href") for link in await links.all()]
+        assert len(addresses) == len(set(addresses)) > 12
 
 
 async def test_nothing_is_asked_of_another_host(browser: Browser, address: str) -> None:

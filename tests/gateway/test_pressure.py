@@ -12,8 +12,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from mondrian.v1 import analysis_pb2 as pb
 from mondrian_server.gateway.options import MEBIBYTE, Limits
-from tests.client.scripted_server import ScriptedServer, Tape, playing
+from tests.client.scripted_server import ANALYSIS, ScriptedServer, Tape, playing
 from tests.gateway.face import Face, Stream, connected, error_of, facing, standing_alone
 from tests.scripted_engine import Fault, Life, command
 from tests.service.calls import eventually, settings_for, started
@@ -189,12 +190,13 @@ async def test_a_client_that_stops_reading_is_let_go(script: ScriptedServer) -> 
     tape = Tape()
     script.watch_script = playing(*(tape.token("x" * 100_000) for _ in range(400)), forever=True)
     async with (
-        standing_alone(script.address, Limits(send_limit_s=0.5)) as face,
+        standing_alone(script.address, Limits(max_connections=1, send_limit_s=0.5)) as face,
         connected(face) as (reader, writer),
     ):
         writer.write(b"GET /v1/analyses/a1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         assert await script.ending() == "watch cancelled"
+        await eventually(lambda: answers(face))
 
 
 async def test_too_many_connections(script: ScriptedServer) -> None:
@@ -210,6 +212,21 @@ async def test_too_many_connections(script: ScriptedServer) -> None:
                 assert (await probe.http.get("/healthz")).status_code == 200
         async with facing(port) as later:
             await eventually(lambda: answers(later))
+
+
+async def test_a_client_that_takes_no_answer_is_let_go(script: ScriptedServer) -> None:
+    """An answer of which nothing is taken for as long as the limit is dropped, and its connection with it."""
+    script.analyses[ANALYSIS] = pb.Analysis(name=ANALYSIS, text="x" * (24 * MEBIBYTE))
+    async with (
+        standing_alone(script.address, Limits(max_connections=1, send_limit_s=0.5)) as face,
+        connected(face) as (
+            reader,
+            writer,
+        ),
+    ):
+        writer.write(b"GET /v1/analyses/a1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await eventually(lambda: answers(face))
+        assert not reader.at_eof(), "what came before is still to be read"
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,8 @@
-"""The limits of connections: how many there are, and how long the next request of one may take to come whole.
+"""The limits of connections: how many there are, how long a request may take to come, and an answer to be taken.
 
-uvicorn 0.54 waits for the head of a request for ever, and reads on in a body that has been answered already; where it
-bounds connections it refuses the checks of health too, and says not when to come back.
+uvicorn 0.54 waits for the head of a request for ever, reads on in a body that has been answered already, and keeps what
+a client does not take of its answer; where it bounds connections it refuses the checks of health too, and says not when
+to come back.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from uvicorn.server import ServerState
 
 from mondrian_server.gateway.access_log import QUIET
 from mondrian_server.gateway.answers import refused
+from mondrian_server.gateway.options import Limits
 from mondrian_server.gateway.refusals import refusal
 
 _RETRY_S = 2.0
@@ -26,13 +28,13 @@ _SPARE_CONNECTIONS = 64
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def limited_protocol(limit_s: float, max_connections: int) -> type[H11Protocol]:
-    """Return uvicorn's protocol with a limit on connections, and on what comes outside of answered requests."""
+def limited_protocol(limits: Limits) -> type[H11Protocol]:
+    """Return uvicorn's protocol with limits on connections and on what happens outside of requests being answered."""
 
     class LimitedProtocol(H11Protocol):
         """Closes the connection when a head, or the rest of a body that was refused, takes too long.
 
-        One that is too many is answered 503 and closed.
+        One of which nothing is taken any more is dropped. One that is too many is answered 503 and closed.
         """
 
         def __init__(
@@ -44,12 +46,13 @@ def limited_protocol(limit_s: float, max_connections: int) -> type[H11Protocol]:
         ) -> None:
             super().__init__(config, server_state, app_state, _loop)
             self._limit: asyncio.TimerHandle | None = None
+            self._taking: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            excess = len(self.connections) - max_connections
+            excess = len(self.connections) - limits.max_connections
             if excess == 1:
-                _log.warning("too many connections: further ones are answered 503", max_connections=max_connections)
+                _log.warning("too many connections: more are answered 503", max_connections=limits.max_connections)
             if excess > _SPARE_CONNECTIONS:
                 transport.abort()
             elif excess > 0:
@@ -64,16 +67,36 @@ def limited_protocol(limit_s: float, max_connections: int) -> type[H11Protocol]:
             super().on_response_complete()
             if self.conn.their_state is h11.SEND_BODY:
                 self._watch()
+            self._see_that_it_is_taken()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._see_that_it_is_taken()
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             self._unwatch()
+            if self._taking is not None:
+                self._taking.cancel()
+
+        def _see_that_it_is_taken(self) -> None:
+            if self._taking is None:
+                self._check_taking(-1)
+
+        def _check_taking(self, left_before: int) -> None:
+            """Drop a client that has taken nothing of what is left of its answers for the limit."""
+            self._taking = None
+            left = self.transport.get_write_buffer_size()
+            if left and left == left_before:
+                self.transport.abort()
+            elif left:
+                self._taking = self.loop.call_later(limits.send_limit_s, self._check_taking, left)
 
         def _watch(self) -> None:
             if self._is_answering():
                 self._unwatch()
             elif self._limit is None and not self.transport.is_closing():
-                self._limit = self.loop.call_later(limit_s, self._close)
+                self._limit = self.loop.call_later(limits.head_limit_s, self._close)
 
         def _unwatch(self) -> None:
             if self._limit is not None:

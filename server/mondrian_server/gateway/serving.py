@@ -105,7 +105,7 @@ def listen(address: str) -> Generator[socket.socket]:
 def _config(app: Any, options: GatewayOptions, tls: ssl.SSLContext | None, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=limited_protocol(options.limits.head_limit_s, options.limits.max_connections),
+        http=limited_protocol(options.limits),
         ws="none",
         lifespan="off",
         log_config=None,
