@@ -17,6 +17,7 @@ from mondrian_server.advisors import Advisors
 from mondrian_server.analyses.housekeeping import keep_house
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
+from mondrian_server.analyses.updates import Updates
 from mondrian_server.callers import Allowances, KeyRing
 from mondrian_server.data_dir import DataDir
 from mondrian_server.engine.interface import EngineState, EngineStatus
@@ -147,7 +148,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             observer=metrics,
             allowances=allowances,
         )
-        listeners.analyses = analyses
+        listeners.updates = Updates(engine, scheduler)
         engine.listen(listeners)
         server = make_server(
             analyses=AnalysisServicer(analyses),
@@ -213,25 +214,25 @@ class _Listeners:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self.analyses: AnalysesService | None = None
+        self.updates: Updates | None = None
 
     def log_changed(self, available: bool) -> None:
         self._health.set_log_available(available)
-        if self.analyses is not None:
-            self.analyses.log_changed(available)
+        if self.updates is not None:
+            self.updates.log_changed(available)
 
     def engine_changed(self, status: EngineStatus) -> None:
         self._health.set_engine_ready(status.state is EngineState.READY)
-        if self.analyses is not None:
-            self.analyses.engine_changed(status)
+        if self.updates is not None:
+            self.updates.engine_changed(status)
 
     def engine_step(self, step: Step) -> None:
-        if self.analyses is not None:
-            self.analyses.engine_step(step)
+        if self.updates is not None:
+            self.updates.engine_step(step)
 
     def engine_lost(self) -> None:
-        if self.analyses is not None:
-            self.analyses.engine_lost()
+        if self.updates is not None:
+            self.updates.engine_lost()
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,7 @@ from mondrian_server.analyses.resolution import Defaults
 from mondrian_server.analyses.scheduler import Scheduler
 from mondrian_server.analyses.service import AnalysesService
 from mondrian_server.analyses.spec import Spec, encode_spec
+from mondrian_server.analyses.updates import Updates
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.engine.protocol import RowUpdate
 from mondrian_server.events import Event, Payload, Progress, Token
@@ -104,7 +105,7 @@ class Office:
             log=log,
             observer=observer,
         )
-        self.engine.listener = self.service
+        self.engine.listener = Updates(self.engine, self.scheduler)
 
     async def create(
         self,

@@ -1,42 +1,32 @@
-"""The analyses service: what callers can do with analyses, and the way of each event from the engine to its own."""
+"""The analyses service: what callers, and the operator, can do with analyses."""
 
 import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import structlog
 
 from mondrian_server import errors
 from mondrian_server.analyses.admission import Admission, AdmissionLimits
-from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.analyses.live import LiveAnalyses
 from mondrian_server.analyses.observing import UNOBSERVED, Observer
 from mondrian_server.analyses.preparation import Decoder, Preparation
-from mondrian_server.analyses.reporting import log_acceptance, log_end
+from mondrian_server.analyses.recovery import Recovery
+from mondrian_server.analyses.reporting import log_acceptance
 from mondrian_server.analyses.request import AnalysisRequest
 from mondrian_server.analyses.resolution import Catalogue, Defaults, resolve
-from mondrian_server.analyses.scheduler import ALONE_AFTER_CRASHES, Scheduler
-from mondrian_server.analyses.spec import Spec, decode_spec, digest_of, encode_spec
+from mondrian_server.analyses.scheduler import Scheduler
+from mondrian_server.analyses.spec import Spec, digest_of, encode_spec
 from mondrian_server.analyses.validation import validate
 from mondrian_server.analyses.view import View, view_of
 from mondrian_server.analyses.watching import Watches, known, own_record
 from mondrian_server.callers import Allowances
-from mondrian_server.engine.interface import Engine, EngineStatus
-from mondrian_server.engine.protocol import (
-    RowCancelled,
-    RowDone,
-    RowFailed,
-    RowGaveWay,
-    RowStage,
-    RowTokens,
-    RowUpdate,
-    Step,
-)
-from mondrian_server.events import Accepted, Event, Failed, Progress, Terminal
+from mondrian_server.engine.interface import Engine
+from mondrian_server.events import Event
 from mondrian_server.log.interface import EventLog, Record, RequestIdTaken, State
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -49,7 +39,7 @@ LEASE_S = 30.0
 
 
 class AnalysesService:
-    """Every analysis, active or ended. An `EngineListener`; for use on one event loop."""
+    """Every analysis, active or ended. For use on one event loop."""
 
     def __init__(
         self,
@@ -74,11 +64,11 @@ class AnalysesService:
         self._observer = observer
         self._owner = uuid.uuid4().hex
         self._admission = Admission(limits, allowances or Allowances())
-        self._live: dict[str, Analysis] = {}
+        self._live = LiveAnalyses(
+            log=log, engine=engine, scheduler=scheduler, admission=self._admission, observer=observer
+        )
         self._watches = Watches(log, self._live)
-        self._idle = asyncio.Event()
-        self._idle.set()
-        scheduler.prepare_by(Preparation(log, decoder, scheduler, release=self._release).begin)
+        scheduler.prepare_by(Preparation(log, decoder, scheduler, release=self._live.release).begin)
 
     @property
     def live(self) -> int:
@@ -166,14 +156,14 @@ class AnalysesService:
     async def get(self, name: str, caller: str) -> View:
         """Return an analysis as it stands now; raises AnalysisNotFound."""
         # What is live is asked before the record is read: by then all of it is kept.
-        lives = self._lives((name,))
+        lives = self._live.states((name,))
         return view_of(await own_record(self._log, name, caller), lives)
 
     async def list(
         self, caller: str, states: Sequence[State], *, before_number: int = 0, limit: int = 50
     ) -> Sequence[View]:
         """Return the caller's analyses, newest first, or those that are older than the record of that number."""
-        lives = self._lives(self._live)
+        lives = self._live.states()
         records = await self._log.list(caller, states, before_number=before_number, limit=limit)
         return [view_of(record, lives) for record in records]
 
@@ -215,12 +205,10 @@ class AnalysesService:
 
     async def recover(self) -> None:
         """Take up the active analyses that an earlier life of the server left in the log."""
+        recovery = Recovery(self._log, self._live, self._observer)
         for record in await self._log.claim(self._owner, lease_s=LEASE_S):
-            try:
-                await self._recover(record)
-            except Exception:
-                _log.exception("an analysis could not be taken up", analysis=record.name)
-                self._give_up(record.name)
+            await recovery.take_up(record)
+            self.let_go(record.name)
         if self._live:
             _log.info("continuing", analyses=len(self._live))
 
@@ -236,46 +224,12 @@ class AnalysesService:
         self._admission.closed = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await self._idle.wait()
-        for analysis in self._live.values():
+                await self._live.idle.wait()
+        for analysis in self._live:
             analysis.suspend()
             if analysis.preparation is not None:
                 analysis.preparation.cancel()
         self._watches.close()
-
-    # What the log and the engine tell.
-
-    def log_changed(self, available: bool) -> None:
-        """Start nothing while events cannot be kept: what is running already fills the memory with what waits."""
-        self._scheduler.pause(not available)
-
-    def engine_changed(self, status: EngineStatus) -> None:
-        """Fill a fresh engine's slots."""
-        del status
-        self._scheduler.pump()
-
-    def engine_step(self, step: Step) -> None:
-        """Pass each update on to its analysis."""
-        for update in step.rows:
-            analysis = self._scheduler.holder(update.row)
-            if analysis is not None:
-                analysis.tracker.peak_memory_bytes = step.peak_memory_bytes
-                with _alone(analysis):
-                    self._update(analysis, update)
-        self._scheduler.relent()
-
-    def engine_lost(self) -> None:
-        """Let everything that the engine had wait again; end what it has crashed over alone."""
-        in_hand = self._scheduler.lose_rows()
-        blamed = () if self._engine.status.killed_from_outside else _blamed(in_hand)
-        for analysis in in_hand:
-            with _alone(analysis):
-                analysis.flush_rest()  # Crashes count from the last token that is kept.
-                analysis.crashes += analysis in blamed
-                if analysis.crashes > ALONE_AFTER_CRASHES:
-                    analysis.fail(_crashed(analysis.crashes))
-                else:
-                    analysis.interrupt()
 
     # The rest is how.
 
@@ -315,90 +269,10 @@ class AnalysesService:
             return _same(taken.record, digest)
         if self._watches.closed:
             return record.name  # The next start begins it.
-        analysis = self._enliven(self._analysis(record, spec))
-        position = self._scheduler.enter(analysis)
-        log_acceptance(record.name, request, position)
+        log_acceptance(record.name, request, self._live.begin(record, spec))
         self._observer.accepted()
-        analysis.accept(self._accepted(spec, position))
         self._scheduler.pump()
         return record.name
-
-    async def _recover(self, record: Record) -> None:
-        spec = decode_spec(record.spec)
-        events: list[Event] = []
-        while page := await self._log.read(record.name, len(events)):
-            events += page
-        analysis = self._analysis(record, spec)
-        if events:
-            analysis.restore(events)
-        self._enliven(analysis)
-        if events:
-            self._scheduler.enter(analysis)
-        else:
-            analysis.accept(self._accepted(spec, self._scheduler.enter(analysis)))
-        self.let_go(record.name)
-
-    def _give_up(self, name: str) -> None:
-        """End an analysis that cannot be taken up, so that nobody waits for it for ever."""
-        if self._log.available:  # If not, it may be the log's fault, and the next start tries again.
-            error = errors.InternalError("the analysis could not be continued; see the server's log")
-            with contextlib.suppress(KeyError, ValueError):
-                self._log.append(name, Failed(error=error))
-                self._observer.ended(Failed(error=error))
-
-    def _analysis(self, record: Record, spec: Spec) -> Analysis:
-        return Analysis(
-            record.name, spec, caller=record.caller, log=self._log, on_end=self._ended, observer=self._observer
-        )
-
-    def _enliven(self, analysis: Analysis) -> Analysis:
-        self._live[analysis.name] = analysis
-        analysis.bytes_held = analysis.spec.image_bytes
-        self._admission.hold(analysis.caller, analysis.bytes_held)
-        self._idle.clear()
-        return analysis
-
-    def _accepted(self, spec: Spec, position: int) -> Accepted:
-        model, resolved = self._engine.status.model, spec.resolved
-        deadline_s = spec.deadline_time_s
-        return Accepted(
-            model=resolved.model,
-            advisor=resolved.advisor,
-            sampling=resolved.sampling,
-            context_tokens=model.context_tokens if model else 0,
-            queue_position=position,
-            deadline_time=None if deadline_s is None else datetime.fromtimestamp(deadline_s, UTC),
-        )
-
-    def _update(self, analysis: Analysis, update: RowUpdate) -> None:
-        match update:
-            case RowTokens():
-                analysis.tokens_generated(update)
-            case RowStage():
-                analysis.stage_reported(update)
-            case RowDone():
-                self._scheduler.free(analysis)
-                analysis.row_done(update)
-            case RowFailed():
-                self._scheduler.free(analysis)
-                analysis.fail(_row_error(update))
-            case RowGaveWay():
-                self._scheduler.gave_way(analysis)
-            case RowCancelled():
-                self._scheduler.free(analysis)
-                analysis.fail(errors.InternalError("the engine gave up the analysis unasked"))
-
-    def _ended(self, analysis: Analysis, terminal: Terminal) -> None:
-        """Let go of everything that an ended analysis held."""
-        del self._live[analysis.name]
-        self._release(analysis)
-        if analysis.preparation is not None:
-            analysis.preparation.cancel()
-        log_end(analysis.name, terminal)
-        self._observer.ended(terminal)
-        self._scheduler.leave(analysis)
-        if not self._live:
-            self._idle.set()
 
     async def _kept(self, name: str, sequence: int) -> None:
         """Wait until an event is kept, but not for ever."""
@@ -408,16 +282,6 @@ class AnalysesService:
         except TimeoutError as error:
             message = "the analysis was stopped, but its end cannot be kept at present"
             raise errors.LogUnavailable(message, retry_after_s=CANCEL_PATIENCE_S) from error
-
-    def _release(self, analysis: Analysis) -> None:
-        """Count the analysis's images no longer: it has its pictures, or has ended."""
-        self._admission.hold(analysis.caller, -analysis.bytes_held)
-        analysis.bytes_held = 0
-
-    def _lives(self, names: Iterable[str]) -> dict[str, tuple[str, Progress]]:
-        """Return the text and the progress of those that are live."""
-        found = {name: self._live.get(name) for name in names}
-        return {name: (analysis.text, analysis.progress()) for name, analysis in found.items() if analysis}
 
     def _cancel_if_unwatched(self, name: str) -> None:
         analysis = self._live.get(name)
@@ -429,32 +293,8 @@ class AnalysesService:
             self.let_go(work.result())
 
 
-def _blamed(in_hand: Sequence[Analysis]) -> Sequence[Analysis]:
-    """Return those that the engine may have crashed over: what it had begun with, else what comes first."""
-    return [analysis for analysis in in_hand if analysis.begun] or in_hand[:1]
-
-
 def _same(record: Record, digest: bytes) -> str:
     """Return the record's name; raises RequestIdReused if it is of another request."""
     if record.digest != digest:
         raise errors.RequestIdReused("the request_id stands for another request already", field="request_id")
     return record.name
-
-
-@contextlib.contextmanager
-def _alone(analysis: Analysis) -> Generator[None]:
-    """Have a defect end this analysis, and neither the others nor the supervisor."""
-    try:
-        yield
-    except Exception:
-        _log.exception("an update failed", analysis=analysis.name)
-        analysis.fail(errors.InternalError("the server has a defect; see its log"))
-
-
-def _crashed(times: int) -> errors.EngineCrashed:
-    return errors.EngineCrashed(f"the engine crashed {times} times over this analysis")
-
-
-def _row_error(update: RowFailed) -> errors.MondrianError:
-    known = {kind.reason: kind for kind in (errors.ContextExceeded, errors.InvalidRequest)}
-    return known.get(update.reason, errors.GenerationFailed)(update.message, field=update.field)
