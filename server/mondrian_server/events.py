@@ -67,7 +67,11 @@ class Accepted(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True, tag=True):
-    """Where the analysis is. Numbers that are not yet known are 0 or None."""
+    """Where the analysis is. Numbers that are not yet known are 0 or None.
+
+    crashes: where it tells of a continuation, how often the engine has died over the analysis since its last token. It
+    is for the server's next start, and not for callers.
+    """
 
     stage: Stage
     message: str
@@ -86,6 +90,7 @@ class Progress(Struct, frozen=True, kw_only=True, tag=True):
     elapsed_s: float = 0.0
     estimated_time_left_s: float | None = None
     continuations: int = 0
+    crashes: int = 0
 
 
 class Token(Struct, frozen=True, kw_only=True, tag=True):

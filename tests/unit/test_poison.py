@@ -41,6 +41,27 @@ async def test_the_third_crash_alone_fails_it_and_the_others_complete(offices: O
     assert office.holds_nothing()
 
 
+async def test_a_restart_of_the_server_forgets_no_crash(offices: Offices) -> None:
+    """Two crashes before it and one after it are three; a token in between, or a restart by itself, counts for none."""
+    office = await offices.open()
+    names = {prompt: await office.create(prompt) for prompt in ("poison", "other")}
+    for _ in range(2):
+        generate(office, "poison")
+        generate(office, "other", 1)
+        office.crash()
+    for _ in range(2):
+        office = await offices.reopen()
+    office.engine.become(EngineState.READY)
+    assert office.engine.prompts == ["poison"], "the suspect runs alone"
+    office.crash()
+    failed = await office.last(names["poison"], Failed)
+    assert isinstance(failed.error, errors.EngineCrashed)
+    generate(office, "other", 3)
+    office.step(done(office.row_of("other")))
+    assert (await office.last(names["other"], Completed)).text == "1 1 3 "
+    assert office.holds_nothing()
+
+
 async def test_the_last_crash_says_nothing_of_a_continuation(office: Office) -> None:
     """Two crashes are told as two continuations; after the third comes the end."""
     name = await office.create()

@@ -101,8 +101,11 @@ class Analysis:
                 case Accepted():
                     self.tracker.accepted_at = self._moment(event)
                 case Progress() as progress:
+                    if progress.continuations > self.tracker.continuations:
+                        self.crashes = progress.crashes
                     self.tracker.restore(progress)
                 case Token() as token:
+                    self.crashes = 0 if token.ids else self.crashes
                     self.ids += token.ids
                     self._texts.append(token.text)
                     self.tracker.count_tokens(token.token_count, self._moment(event))
@@ -234,7 +237,7 @@ class Analysis:
         self._buffer.restart(len(self.ids))
         self.tracker.continue_from_here(output_tokens=len(self.ids))
         self._observer.continued()
-        self._append(self.tracker.snapshot(self._loop.time(), message=message))
+        self._append(self.tracker.snapshot(self._loop.time(), message=message, crashes=self.crashes))
 
     def _observe_tokens(self, count: int, now_s: float) -> None:
         before_s = self.tracker.last_token_at

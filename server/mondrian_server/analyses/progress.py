@@ -81,7 +81,7 @@ class Tracker:
         self.last_token_at = now_s
         self.output_tokens += count
 
-    def snapshot(self, now_s: float, *, message: str = "") -> Progress:
+    def snapshot(self, now_s: float, *, message: str = "", crashes: int = 0) -> Progress:
         """Return the progress event for this moment, with another sentence than the stage's own if one is given."""
         rate = self.output_tokens_per_s
         left = self.max_output_tokens - self.output_tokens
@@ -104,6 +104,7 @@ class Tracker:
             elapsed_s=now_s - self.accepted_at,
             estimated_time_left_s=left / rate if estimating else None,
             continuations=self.continuations,
+            crashes=crashes,
         )
 
     def usage(self) -> Usage:
