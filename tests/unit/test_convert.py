@@ -135,8 +135,7 @@ def expected(value: object) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
         return {_wire_name(name): expected(getattr(value, name)) for name in names}
     if isinstance(value, msgspec.Struct):
-        names = [name for name in value.__struct_fields__ if name not in KEPT_BACK]
-        return {_wire_name(name): expected(getattr(value, name)) for name in names}
+        return {_wire_name(f): expected(getattr(value, f)) for f in value.__struct_fields__ if f not in KEPT_BACK}
     return value
 
 
