@@ -6,6 +6,7 @@ to come back.
 """
 
 import asyncio
+import math
 from typing import Any, cast
 
 import h11
@@ -22,6 +23,7 @@ from mondrian_server.gateway.options import Limits
 from mondrian_server.gateway.refusals import refusal
 
 _RETRY_S = 2.0
+_WARN_EVERY_S = 60.0
 _SPARE_CONNECTIONS = 64
 """Connections beyond the most that are told so, or asked how the service is. What comes beyond them is dropped."""
 
@@ -30,6 +32,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 def limited_protocol(limits: Limits) -> type[H11Protocol]:
     """Return uvicorn's protocol with limits on connections and on what happens outside of requests being answered."""
+    warned_s = -math.inf
 
     class LimitedProtocol(H11Protocol):
         """Closes the connection when a head, or the rest of a body that was refused, takes too long.
@@ -51,13 +54,19 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             excess = len(self.connections) - limits.max_connections
-            if excess == 1:
-                _log.warning("too many connections: more are answered 503", max_connections=limits.max_connections)
+            if excess > 0:
+                self._warn()
             if excess > _SPARE_CONNECTIONS:
                 transport.abort()
             elif excess > 0:
                 self.app = _full(self.app)
             self._watch()
+
+        def _warn(self) -> None:
+            nonlocal warned_s
+            if self.loop.time() - warned_s > _WARN_EVERY_S:
+                warned_s = self.loop.time()
+                _log.warning("too many connections: more are answered 503", max_connections=limits.max_connections)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -86,6 +95,8 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
         def _check_taking(self, left_before: int) -> None:
             """Drop a client that has taken nothing of what is left of its answers for the limit."""
             self._taking = None
+            if self.scheme == "https" and self.transport.is_closing():
+                return  # asyncio ends it within 30 s; the transport, closed twice, knows no size any more
             left = self.transport.get_write_buffer_size()
             if left and left == left_before:
                 self.transport.abort()
