@@ -1,9 +1,11 @@
 """The page before a server with keys: it asks, says why, and keeps the key where it does not last."""
 
+import asyncio
+from functools import partial
 from pathlib import Path
 
 import grpc
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key, revoke_keys
@@ -45,6 +47,38 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path
         assert key not in await page.evaluate(KEPT)
         await page.reload()
         assert "red" in await visitor.until_finished()
+
+
+async def test_what_is_typed_outlives_a_late_refusal(browser: Browser, tmp_path: Path) -> None:
+    """A refusal that comes while the key is typed takes nothing away, and one that comes after it asks for nothing."""
+    keys = tmp_path / "keys.toml"
+    key = add_key(keys, "bob", CallerLimits()).text
+    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
+    async with started(settings) as running, window(browser) as (page, _):
+        typed, entered = asyncio.Event(), asyncio.Event()
+        for path, moment in (("**/v1/advisors", typed), ("**/v1/analyses*", entered)):
+            await page.route(path, partial(_answer_after, moment))
+        async with page.expect_response("**/v1/advisors"):
+            await page.goto(page_address(running))
+            await page.evaluate("() => document.getElementById('key-open').click()")
+            dialog = page.get_by_role("dialog", name="API key")
+            await dialog.get_by_label("Your key").fill(key)
+            typed.set()
+        await expect(dialog).to_contain_text("answers to callers with a key")
+        await expect(dialog.get_by_label("Your key")).to_have_value(key)
+        async with page.expect_response(lambda answer: "/v1/analyses" in answer.url and answer.status == 401):
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("radio", name="Ansel")).to_be_attached(timeout=LONG_MS)
+            entered.set()
+        await expect(page.locator("#service-text")).to_have_text("mondrian-tiny", timeout=LONG_MS)
+        await expect(dialog).to_be_hidden()
+
+
+async def _answer_after(moment: asyncio.Event, route: Route) -> None:
+    """Send a request on now and its answer later."""
+    answer = await route.fetch()
+    await moment.wait()
+    await route.fulfill(response=answer)
 
 
 async def test_without_a_key_nothing_is_sent(browser: Browser, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -64,7 +65,7 @@ async def test_a_second_gateway_is_refused_the_port(tmp_path: Path) -> None:
         taken = await http_port_of(first)
         (tmp_path / "second").mkdir()
         process = await asyncio.create_subprocess_exec(
-            *("python", "-m", "mondrian_server", "serve", "--data-dir", str(tmp_path / "second")),
+            *(sys.executable, "-m", "mondrian_server", "serve", "--data-dir", str(tmp_path / "second")),
             *("--grpc-address", "127.0.0.1:0", "--http-address", f"127.0.0.1:{taken}"),
             stderr=asyncio.subprocess.PIPE,
         )

@@ -41,9 +41,19 @@ def open_folder() -> Generator[Path]:
     shutil.rmtree(folder)
 
 
+_others = set[threading.Thread]()
+"""The threads of services that other tests share, which are none of these tests' business."""
+
+
+@pytest.fixture(autouse=True)
+def _leave_others_out() -> None:
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 def writing_threads() -> list[str]:
-    """Return the threads of logs that are open."""
-    return [thread.name for thread in threading.enumerate() if thread.name == "mondrian-log"]
+    """Return the threads of logs that a test has opened and not closed."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "mondrian-log" and thread not in _others]
 
 
 async def refusal(path: Path) -> str:

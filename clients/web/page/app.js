@@ -94,9 +94,11 @@ function askForKey(error, again) {
 async function start() {
   void service.refresh();
   void past.refresh();
+  const asked = key.value;
   try {
     compose.showAdvisors(await mondrian.advisors({ giveUpAfterS: Infinity }));
   } catch (error) {
+    if (key.value !== asked) return; // There is another key since, and with it another start.
     if (needsKey(error)) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
     else banner.show(`The advisors could not be read. ${explanation(error)}`, { kind: "error", label: "Try again", action: () => location.reload() });
   }

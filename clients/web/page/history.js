@@ -50,7 +50,7 @@ export class History {
       this.#forgetAddresses(items.length);
       this.#show(items, page.nextPageToken, true);
     } catch (error) {
-      this.onError(error);
+      if (count === this.#count) this.onError(error); // Else it was asked with what counted before, such as another key.
     }
   }
 

@@ -36,9 +36,10 @@ export class Key {
   ask(why) {
     byId("key-open").hidden = false;
     byId("key-why").textContent = why;
+    if (this.#dialog.open) return; // Several refusals may come for one visit; what is being typed stays.
     this.#input.value = this.value;
     this.#dialog.returnValue = "";
-    if (!this.#dialog.open) this.#dialog.showModal();
+    this.#dialog.showModal();
     this.#input.focus();
   }
 
