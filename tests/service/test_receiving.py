@@ -102,7 +102,7 @@ async def test_what_waits_to_be_received_stays_with_its_caller(tmp_path: Path) -
         for _ in range(20):  # What gRPC takes in ahead, it takes in at once.
             await asyncio.sleep(0.1)
             most = max(most, process.memory_info().rss - before)
-        assert most < 30 * MEBIBYTE
+        assert most < 20 * MEBIBYTE
         assert not any(call.sequence or call.ended for call in calls)
         first.cancel()
         for call in calls:
