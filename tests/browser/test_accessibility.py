@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ async def test_a_file_is_chosen_by_keyboard(browser: Browser, address: str) -> N
     async with window(browser) as (page, _):
         opened: asyncio.Future[FileChooser] = asyncio.get_running_loop().create_future()
         # Listened for from the beginning: Chromium must know it before the key is pressed.
-        page.once("filechooser", lambda chooser: opened.set_result(chooser))
+        page.once("filechooser", partial(opened.set_result))  # Playwright marks handlers, which a method cannot hold.
         await page.goto(address)
         await tab_to(page, page.get_by_label("Choose a photo"))
         assert await page.locator("#file-label").evaluate("(label) => getComputedStyle(label).outlineStyle") == "solid"

@@ -27,6 +27,8 @@ const service = new Service(mondrian);
 const banner = new Notice(byId("banner"), byId("banner-text"), byId("banner-action"), announce);
 /** What waits for a key. */
 let onceThereIsAKey = () => {};
+/** Whether the question for a key was left unanswered: then only what somebody asks for puts it again. */
+let isKeyDeclined = false;
 
 /** @param {string} text */
 function announce(text) {
@@ -76,7 +78,7 @@ function ask(pending) {
 
 /** @param {unknown} error */
 function tell(error) {
-  if (needsKey(error)) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
+  if (needsKey(error) && !isKeyDeclined) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
 }
 
 /**
@@ -99,7 +101,7 @@ async function start() {
     compose.showAdvisors(await mondrian.advisors({ giveUpAfterS: Infinity }));
   } catch (error) {
     if (key.value !== asked) return; // There is another key since, and with it another start.
-    if (needsKey(error)) askForKey(/** @type {import("../mondrian.js").MondrianError} */ (error), start);
+    if (needsKey(error)) tell(error);
     else banner.show(`The advisors could not be read. ${explanation(error)}`, { kind: "error", label: "Try again", action: () => location.reload() });
   }
 }
@@ -127,11 +129,13 @@ past.onDelete = (/** @type {string} */ name) => {
 key.onChange = () => {
   const again = onceThereIsAKey;
   onceThereIsAKey = () => {};
+  isKeyDeclined = false;
   void start();
   if (again !== start) again();
 };
 key.onDismiss = () => {
   onceThereIsAKey = () => {};
+  isKeyDeclined = true;
   // What was to be sent is not sent; what was open stays as it is.
   if (!location.hash) route();
 };
