@@ -91,7 +91,10 @@ async def _serving(settings: Settings, channel: grpc.aio.Channel, options: Gatew
             up = await stack.enter_async_context(serving)
         except OSError as error:
             reason = error.strerror or error
-            raise StartupError(f"http_address: cannot listen on {settings.http_address}: {reason}") from error
+            raise StartupError(
+                f"http_address: cannot listen on {settings.http_address}: {reason}; "
+                "name another with --http-address, or '' for none"
+            ) from error
         following = asyncio.create_task(https.run()) if https else None
         try:
             yield up
