@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import msgspec
+from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 from mlx_vlm import load
 from mlx_vlm.generate import BatchGenerator
@@ -33,9 +34,11 @@ class Bare:
         if mx.default_device().type == mx.DeviceType.cpu:
             self._model.update(tree_map(lambda a: a.astype(mx.float32), self._model.parameters()))
         mx.eval([array for _, array in tree_flatten(self._model.parameters())])
+        self._by_input = False
 
     def run(self, plan: Plan) -> bytes:
         """Serve the requests of a plan as they become due, so many prompts at a time; return what was seen."""
+        self._lay_out(by_input=plan.by_input)
         generator = BatchGenerator(
             self._model.language_model,
             self._processor,
@@ -61,6 +64,16 @@ class Bare:
                     left -= 1
         generator.close()
         return msgspec.json.encode(board.run())
+
+    def _lay_out(self, *, by_input: bool) -> None:
+        """Store the weights of linear layers by input feature, as the engine does on the CPU, or as they came."""
+        if by_input is not self._by_input:
+            self._by_input = by_input
+            for _, module in self._model.named_modules():
+                if isinstance(module, nn.Linear):
+                    weight = module.weight
+                    module.weight = mx.contiguous(weight.T).T if by_input else mx.contiguous(weight)
+                    mx.eval(module.weight)
 
     def _admit(
         self,

@@ -23,8 +23,9 @@ _START_S = 180.0
 _STOP_S = 30.0
 
 BARE_ONE, BARE_EIGHT, PEER = "bare, one by one", "bare, in eights", "mlx_vlm.server"
+BARE_LAID_OUT = "bare, one by one, our layout"
 GRPC, GRPC_EACH, SSE = "Mondrian gRPC", "Mondrian gRPC, interval 0", "Mondrian SSE"
-NAMES = (BARE_ONE, BARE_EIGHT, PEER, GRPC, GRPC_EACH, SSE)
+NAMES = (BARE_ONE, BARE_EIGHT, BARE_LAID_OUT, PEER, GRPC, GRPC_EACH, SSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Contender:
     model: str = ""
     token_interval_s: float | None = None
     prefill_rows: int = 1
+    by_input: bool = False
 
     @property
     def salt(self) -> int:
@@ -65,6 +67,7 @@ class Contender:
             model=self.model,
             token_interval_s=self.token_interval_s,
             prefill_rows=self.prefill_rows,
+            by_input=self.by_input,
             kill=kill,
             kill_when=kill_when,
         )
@@ -94,7 +97,7 @@ def started(
     """Run those contenders beside each other; all but the one that is asked stand idle. `extra`: Mondrian's flags."""
     with contextlib.ExitStack() as stack:
         running: dict[str, Contender] = {}
-        if BARE_ONE in names or BARE_EIGHT in names:
+        if {BARE_ONE, BARE_EIGHT, BARE_LAID_OUT} & set(names):
             bare = stack.enter_context(_bare(model, folder))
             running |= {n: c for n, c in bare.items() if n in names}
         if PEER in names:
@@ -112,8 +115,10 @@ def _bare(model: str, folder: Path) -> Generator[dict[str, Contender]]:
         if process.stdout.readline() != "ready\n":
             raise RuntimeError("the bare generator did not start")
         yield {
-            name: Contender(name=name, process=process, protocol="bare", folder=folder, prefill_rows=rows)
-            for name, rows in ((BARE_ONE, 1), (BARE_EIGHT, 8))
+            name: Contender(
+                name=name, process=process, protocol="bare", folder=folder, prefill_rows=rows, by_input=by_input
+            )
+            for name, rows, by_input in ((BARE_ONE, 1, False), (BARE_EIGHT, 8, False), (BARE_LAID_OUT, 1, True))
         }
 
 

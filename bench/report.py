@@ -28,7 +28,8 @@ machine falls on all of them alike. All contenders run all the time and stand id
 a process of its own, the same for all; it counts tokens, not frames.
 
 - **bare**: mlx-vlm's `BatchGenerator` in one process, its weights widened to float32 as the engine does, admitting and
-  prefilling one picture at a time or eight. The better of the two is the limit in the bounds.
+  prefilling one picture at a time or eight. The better of the two is the limit in the bounds. *Our layout* is the same
+  with the weights laid out as the engine lays them out on the CPU: what the rest of the engine adds or costs.
 - **mlx_vlm.server**: as it comes, over SSE. Its vision cache and its settings are its own.
 - **Mondrian**: as it comes, over gRPC, over gRPC with `token_interval = 0` (each step is sent), and over SSE.
 

@@ -22,7 +22,7 @@ def test_a_quick_run_measures_both_sides_and_writes_its_tables(tmp_path: Path) -
         timeout=110,
     )
     figures = json.loads(raw.read_text())["figures"]["streams-1"]
-    assert set(figures) == {"bare, one by one", "bare, in eights", "Mondrian gRPC", "Mondrian gRPC, interval 0"}
+    assert {"bare, one by one", "bare, in eights", "Mondrian gRPC", "Mondrian gRPC, interval 0"} <= set(figures)
     assert all(rounds[0]["tokens/s"] > 0 and rounds[0]["failed"] == 0 for rounds in figures.values())
     assert all(f"| {name} |" in report.read_text() for name in figures)
     assert "tokens/s of Mondrian gRPC at 1, of the bare engine's" in report.read_text()
