@@ -24,10 +24,11 @@ def draw(figures: Mapping[str, Mapping[str, Sequence[Figures]]], path: Path) -> 
         return False
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "mondrian"
+    mpl.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot  # noqa: PLC0415 # after the back end is chosen
 
     contenders = list(dict.fromkeys(who for count in counts for who in figures[f"streams-{count}"]))
-    figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(14, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(14, 4.8), layout="constrained")
     width = 0.8 / len(contenders)
     for (name, title), axis in zip(_PANELS, axes, strict=True):
         for place, who in enumerate(contenders):
@@ -43,7 +44,8 @@ def draw(figures: Mapping[str, Mapping[str, Sequence[Figures]]], path: Path) -> 
         axis.set_xlabel("image analyses at once")
         axis.set_title(title)
         axis.grid(axis="y", linewidth=0.4)
-    axes[0].legend(fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return True
