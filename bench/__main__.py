@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from bench.contenders import NAMES, Contender, started
-from bench.figures import Figures
+from bench.contenders import BARE_ONE, NAMES, Contender, started
+from bench.figures import Figures, median
+from bench.figures import merge as merge_rounds
 from bench.material import EMBEDDED, long_prompt, write_endless
 from bench.report import Results, write_report
 from bench.transport import TRANSPORT, measure_transport
@@ -69,8 +70,8 @@ def main(
                         _say(f"    {contender:<28} {_line(figures)}")
     if raw:
         raw.write_text(json.dumps(results.as_data(), indent=1))
-    write_report(results, output, quick=quick)
-    _say(f"written: {output}")
+    drawn = write_report(results, output, quick=quick)
+    _say(f"written: {output}{' and its plot' if drawn else '; no plot (it needs matplotlib, of the group `bench`)'}")
 
 
 def _measure(
@@ -88,6 +89,7 @@ def _measure(
     _say(f"starting {', '.join(needed)}")
     with started(needed, model, folder) as running:
         setting = Setting(folder=folder, tokens=tokens, long_prompt=_long_prompt(300 if quick else 1500), quick=quick)
+        setting.capacity = _capacity(results, tokens)
         for contender in running.values():
             contender.measure(setting.requests(2, 900))
         began = time.monotonic()
@@ -97,6 +99,12 @@ def _measure(
                 for name in needed:
                     if name in workload.contenders:
                         _one(results, workload, running[name], setting, round_)
+
+
+def _capacity(results: Results, tokens: int) -> float:
+    """Return the analyses a second that the bare generator came to in an earlier run; 0: there was none."""
+    earlier = merge_rounds(results.figures.get("streams-32", {}).get(BARE_ONE, ()))
+    return median(earlier["tokens/s"]) / tokens if earlier else 0.0
 
 
 def _one(results: Results, workload: Workload, contender: Contender, setting: Setting, round_: int) -> None:

@@ -71,8 +71,8 @@ class Results:
                 self.figures.setdefault(workload, {}).setdefault(contender, []).extend(rounds)
 
 
-def write_report(results: Results, output: Path, *, quick: bool) -> None:
-    """Write the tables, and beside them the plot."""
+def write_report(results: Results, output: Path, *, quick: bool) -> bool:
+    """Write the tables, and beside them the plot; return whether there is one."""
     plot = output.with_suffix(".svg")
     drawn = draw(results.figures, plot)
     parts = ["# Measurements", _INTRODUCTION]
@@ -89,6 +89,7 @@ def write_report(results: Results, output: Path, *, quick: bool) -> None:
     if findings.exists():
         parts.append(findings.read_text().strip())
     output.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+    return drawn
 
 
 def _workload(results: Results, name: str, title: str, columns: Sequence[str], note: str) -> str:
