@@ -64,9 +64,10 @@ class Encoder:
         for number in range(self._lanes):
             threading.Thread(target=self._run, name=f"encoder {number}", daemon=True).start()
 
-    def most(self, *, decoding: bool) -> int:
-        """Return how many pictures may be encoded at once; decode steps take a core of their own."""
-        return max(1, self._lanes - decoding)
+    @property
+    def most(self) -> int:
+        """How many pictures may be ordered at once: one for each thread, and the next one."""
+        return self._lanes + 1
 
     def order(self, row: int, scope: str, picture: PictureInputs) -> None:
         """Have a picture encoded, now or on another thread."""

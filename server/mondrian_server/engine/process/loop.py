@@ -195,11 +195,10 @@ class Loop:
     def _order_features(self) -> None:
         """Open rows as far as there are slots, and have their pictures encoded, as many at once as may be."""
         self._open_rows()
-        most = self._encoder.most(decoding=self._batch.decoding)
         for row in tuple(self._entering):
             for picture in self._batch.pictures_to_encode(row):
                 key = (row.scope, picture.digest)
-                if len(self._encoding) < most and key not in self._encoding:
+                if len(self._encoding) < self._encoder.most and key not in self._encoding:
                     self._encoding.add(key)
                     self._tell(row, Stage.ENCODING)
                     self._encoder.order(row.number, row.scope, picture)
