@@ -126,7 +126,7 @@ def _machine(results: Results) -> str:
         ("versions", ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         ("commit", _commit()),
         ("answers", f"{results.tokens} tokens each, greedy unless the table says otherwise"),
-        ("load before each run", f"{shown(loads)}: 1 and less is a quiet machine; nice {os.nice(0)}"),
+        ("load before each run", f"{shown(loads)}: 1 and less is a quiet machine"),
     ]
     return _table(("", ""), rows)
 
