@@ -22,14 +22,20 @@ def main() -> int:
     """Run the service to its end and return its exit status."""
     os.chdir(ROOT)
     with serving() as service:
+        proof = Proof(group=service.pid)
+
+        def end(number: int, _: object) -> None:
+            service.send_signal(number)
+            proof.end()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda which, _: service.send_signal(which))
+            signal.signal(number, end)
         with foreground(service.pid):
             assert service.stdout is not None
             for line in service.stdout:
                 print(line, end="", flush=True)
                 if line.startswith("Listening on "):
-                    prove(line.split()[-1], group=service.pid)
+                    proof.give(line.split()[-1])
             return service.wait()
 
 
@@ -45,15 +51,35 @@ def serving() -> subprocess.Popen[str]:
     )
 
 
-def prove(address: str, *, group: int) -> None:
-    """Stream the analysis of the sample picture and say what one can do next."""
-    command = ["mondrian", "analyze", str(SAMPLE), "--prompt", PROMPT]
-    print(f"$ {' '.join(command[:-1])} '{PROMPT}'", flush=True)
-    done = subprocess.run([MONDRIAN, *command[1:], "--address", address], process_group=group, check=False)
-    if done.returncode:
-        print(f"The analysis failed with status {done.returncode}.", file=sys.stderr, flush=True)
-    else:
-        print(f"\nMondrian serves on {address} (gRPC, reflection, health). Ctrl-C ends it.", flush=True)
+class Proof:
+    """The analysis of the sample picture, which may be ended: its command would wait for a service that is gone."""
+
+    def __init__(self, *, group: int) -> None:
+        """Prepare to run beside the service, in its group."""
+        self._group = group
+        self._command: subprocess.Popen[bytes] | None = None
+        self._is_ended = False
+
+    def give(self, address: str) -> None:
+        """Stream the analysis and say what one can do next."""
+        command = ["mondrian", "analyze", str(SAMPLE), "--prompt", PROMPT]
+        print(f"$ {' '.join(command[:-1])} '{PROMPT}'", flush=True)
+        self._command = subprocess.Popen([MONDRIAN, *command[1:], "--address", address], process_group=self._group)
+        if self._is_ended:  # The signal came before there was a command to end.
+            self._command.terminate()
+        status = self._command.wait()
+        if self._is_ended:
+            return
+        if status:
+            print(f"The analysis failed with status {status}.", file=sys.stderr, flush=True)
+        else:
+            print(f"\nMondrian serves on {address} (gRPC, reflection, health). Ctrl-C ends it.", flush=True)
+
+    def end(self) -> None:
+        """End it; called by a signal."""
+        self._is_ended = True
+        if self._command is not None:
+            self._command.terminate()
 
 
 @contextmanager

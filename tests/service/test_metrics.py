@@ -50,7 +50,7 @@ async def test_completed_analyses_are_counted_with_their_tokens(small: Running, 
         asking("What is in the picture?", images=[pb.Image(data=picture)], sampling=pb.Sampling(max_tokens=4)),
         asking("What is in the picture?", images=[pb.Image(data=picture)], sampling=pb.Sampling(max_tokens=300)),
         asking(sampling=pb.Sampling(max_tokens=40, min_tokens=40)),
-        asking(sampling=LONG, time_limit=Duration(seconds=3)),
+        asking(sampling=pb.Sampling(max_tokens=3_900, min_tokens=3_900), time_limit=Duration(seconds=1)),
     ]
     outcomes = [await small.ask(config) for config in configs]
     seen = scrape(small)
