@@ -192,9 +192,9 @@ class _Progress(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    promptTokens: int = 0  # noqa: N815
-    cachedTokens: int = 0  # noqa: N815
-    outputTokens: int = 0  # noqa: N815
+    promptTokens: int = 0  # noqa: N815 # the contract's JSON name
+    cachedTokens: int = 0  # noqa: N815 # the contract's JSON name
+    outputTokens: int = 0  # noqa: N815 # the contract's JSON name
 
 
 class _Completed(msgspec.Struct):

@@ -1,6 +1,7 @@
 """Figures: what runs come to, as named numbers, and their medians and ranges over rounds."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -56,13 +57,13 @@ def merge(rounds: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
 
 def median(values: Sequence[float]) -> float:
     """Return the median of what is a number."""
-    numbers = [value for value in values if value == value]  # noqa: PLR0124 # not a number is not itself
+    numbers = _numbers(values)
     return statistics.median(numbers) if numbers else float("nan")
 
 
 def shown(values: Sequence[float]) -> str:
     """Return a median and its range, as text."""
-    numbers = [value for value in values if value == value]  # noqa: PLR0124
+    numbers = _numbers(values)
     if not numbers:
         return "–"
     middle, low, high = statistics.median(numbers), min(numbers), max(numbers)
@@ -84,3 +85,7 @@ def _text(value: float) -> str:
         if size >= 0.1
         else f"{value:.3f}"
     )
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _INITIAL_WINDOW_SIZE = 4
 _LARGEST = 2**31 - 1
@@ -64,7 +64,7 @@ class Connection:
         self.line = socket.create_connection((host, int(port)))
         window = struct.pack(">HI", _INITIAL_WINDOW_SIZE, _LARGEST)
         grown = struct.pack(">I", _LARGEST - _FIRST_WINDOW)
-        self.line.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, window) + _frame(8, 0, 0, grown))
+        self.line.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, window) + _frame(_WINDOW_UPDATE, 0, 0, grown))
 
     def call(self, path: str, request: bytes) -> Stream:
         """Begin a call with its one message."""

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import msgspec
 
-from bench.frames import Connection, Stream, arrivals
+from bench.frames import Connection, arrivals
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian.v1 import analysis_service_pb2_grpc as service
@@ -47,7 +47,9 @@ def watch(address: str, analyses: int, watchers: int, tokens: int) -> dict[str, 
         if total <= _OPENING_EVENTS * len(streams):
             if watching and (not began or now - looked > _SILENCE_S):
                 before, began = total, now
-            watching = watching or _all_watch(streams)
+            if not watching and all(stream.messages or stream.ended for stream in streams):
+                watching = True
+                print("watching", flush=True)
             looked, total = now, sum(stream.messages for stream in streams)
     took_s = time.perf_counter() - began
     for connection in connections:
@@ -60,14 +62,6 @@ def watch(address: str, analyses: int, watchers: int, tokens: int) -> dict[str, 
         "took_s": took_s,
         "cpu_s": time.process_time(),
     }
-
-
-def _all_watch(streams: list[Stream]) -> bool:
-    """Return whether every watcher has its first event, and say so once."""
-    if not all(stream.messages or stream.ended for stream in streams):
-        return False
-    print("watching", flush=True)
-    return True
 
 
 def _create(address: str, analyses: int, tokens: int) -> list[str]:

@@ -1,13 +1,12 @@
 """Chromium: the system's own browser, started without a window and asked for nothing but our pages."""
 
 import contextlib
-import os
-import shutil
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.installed import installed
 
 FLAGS = (
     "--no-sandbox",
@@ -18,17 +17,11 @@ FLAGS = (
     "--no-first-run",
     "--disable-quic",
 )
-MISSING = "chromium is not installed: on Debian, `apt-get install chromium`"
 
 
 def chromium_path() -> str:
     """Return where Chromium lies; without one, the tests are skipped, and in CI they fail."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get("CI", "").lower() in {"1", "true"}:
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    return path
+    return installed("chromium", "chromium-browser", "google-chrome", package="chromium")
 
 
 @contextlib.asynccontextmanager

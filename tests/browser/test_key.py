@@ -1,6 +1,7 @@
 """The page before a server with keys: it asks, says why, and keeps the key where it does not last."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,19 @@ from mondrian_server.callers.editing import add_key, revoke_keys
 from tests.browser.chromium import window
 from tests.browser.conftest import page_address
 from tests.browser.visitor import LONG_MS, Visitor, list_analyses
-from tests.service.calls import Connection, eventually, settings_for, started
+from tests.service.calls import Connection, Running, eventually, settings_for, started
 
 KEPT = "() => JSON.stringify([Object.entries(localStorage), document.cookie, location.href])"
+
+
+def keys_of(folder: Path) -> Path:
+    """Return where the key file of a test's service is."""
+    return folder / "keys.toml"
+
+
+def with_keys(folder: Path) -> AbstractAsyncContextManager[Running]:
+    """Run a service that answers to the keys in its file only."""
+    return started(settings_for(folder / "data", http_address="127.0.0.1:0", keys_file=keys_of(folder)))
 
 
 async def is_refused(server: Connection) -> bool:
@@ -28,10 +39,8 @@ async def is_refused(server: Connection) -> bool:
 
 async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path: Path) -> None:
     """Nothing is shown without a key; a wrong one is told apart; the right one opens the page, a reload included."""
-    keys = tmp_path / "keys.toml"
-    key = add_key(keys, "bob", CallerLimits()).text
-    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
-    async with started(settings) as running, window(browser) as (page, _):
+    key = add_key(keys_of(tmp_path), "bob", CallerLimits()).text
+    async with with_keys(tmp_path) as running, window(browser) as (page, _):
         visitor = Visitor(page=page)
         await page.goto(page_address(running))
         dialog = page.get_by_role("dialog", name="API key")
@@ -51,10 +60,8 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path
 
 async def test_what_is_typed_outlives_a_late_refusal(browser: Browser, tmp_path: Path) -> None:
     """A refusal that comes while the key is typed takes nothing away, and one that comes after it asks for nothing."""
-    keys = tmp_path / "keys.toml"
-    key = add_key(keys, "bob", CallerLimits()).text
-    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
-    async with started(settings) as running, window(browser) as (page, _):
+    key = add_key(keys_of(tmp_path), "bob", CallerLimits()).text
+    async with with_keys(tmp_path) as running, window(browser) as (page, _):
         typed, entered = asyncio.Event(), asyncio.Event()
         for path, moment in (("**/v1/advisors", typed), ("**/v1/analyses*", entered)):
             await page.route(path, partial(_answer_after, moment))
@@ -83,10 +90,8 @@ async def _answer_after(moment: asyncio.Event, route: Route) -> None:
 
 async def test_without_a_key_nothing_is_sent(browser: Browser, tmp_path: Path) -> None:
     """Who leaves the question for a key unanswered is back at the own question, and can be asked again."""
-    keys = tmp_path / "keys.toml"
-    key = add_key(keys, "bob", CallerLimits()).text
-    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
-    async with started(settings) as running, window(browser) as (page, _):
+    key = add_key(keys_of(tmp_path), "bob", CallerLimits()).text
+    async with with_keys(tmp_path) as running, window(browser) as (page, _):
         visitor = Visitor(page=page)
         await page.goto(page_address(running))
         dialog = page.get_by_role("dialog", name="API key")
@@ -104,17 +109,15 @@ async def test_without_a_key_nothing_is_sent(browser: Browser, tmp_path: Path) -
 
 async def test_a_revoked_key_is_asked_for_anew(browser: Browser, tmp_path: Path) -> None:
     """A key that was revoked leads to the same question, and the question that was asked goes in with the next key."""
-    keys = tmp_path / "keys.toml"
-    old, new = (add_key(keys, name, CallerLimits()).text for name in ("old", "new"))
-    settings = settings_for(tmp_path / "data", http_address="127.0.0.1:0", keys_file=keys)
-    async with started(settings) as running, window(browser) as (page, _):
+    old, new = (add_key(keys_of(tmp_path), name, CallerLimits()).text for name in ("old", "new"))
+    async with with_keys(tmp_path) as running, window(browser) as (page, _):
         visitor = Visitor(page=page)
         await page.goto(page_address(running))
         dialog = page.get_by_role("dialog", name="API key")
         await dialog.get_by_label("Your key").fill(old)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("radio", name="Ansel")).to_be_attached()
-        revoke_keys(keys, "old")
+        revoke_keys(keys_of(tmp_path), "old")
         await expect(dialog).to_be_hidden()
         await eventually(lambda: is_refused(running.by(old)))
         await visitor.ask("Which colour dominates?")

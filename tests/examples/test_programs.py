@@ -3,18 +3,16 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.examples.cutting import cutting_proxy
+from tests.installed import installed
 from tests.service.calls import Running, eventually
 
 EXAMPLES = Path(__file__).parents[2] / "clients" / "examples"
@@ -156,9 +154,9 @@ async def test_ctrl_c_stops_the_analysis(up: Running, photo: Path) -> None:
     await eventually(lambda: up.held == (0, 0, 0, 0))
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_curl_streams_resumes_stops_and_deletes(up: Running, photo: Path) -> None:
     """Every part of the shell example does what its heading says, with connections that are cut in the middle."""
+    installed("curl", package="curl")
     async with cutting_proxy(http_port(up), cuts=2, after_bytes=2500) as proxy:
         result = await run(up, "sh", EXAMPLES / "curl.sh", photo, QUESTION, port=proxy.port)
     assert result.status == 0, result.complaints
@@ -178,9 +176,9 @@ async def test_curl_streams_resumes_stops_and_deletes(up: Running, photo: Path) 
     assert deleted.split() == ["204", "204"]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_curl_ends_with_the_servers_words(up: Running) -> None:
     """A file that is no picture ends the shell example with an error."""
+    installed("curl", package="curl")
     result = await run(up, "sh", EXAMPLES / "curl.sh", __file__)
     assert result.status != 0
     assert "INVALID_IMAGE" in result.output

@@ -2,17 +2,12 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import pytest
-
 from tests.gateway.face import Face, facing, free_port
+from tests.installed import installed
 from tests.service.calls import eventually
-
-MISSING = "nginx is not installed: apt-get install nginx-light"
 
 # Nothing of the proxy's defaults is changed but what an ordinary user may not write or bind.
 CONFIGURATION = """
@@ -33,16 +28,6 @@ http {{
 """
 
 
-def nginx_program() -> str:
-    """Return nginx's path; where there is none the test is skipped, and fails on a machine that is to run all."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    return program
-
-
 @contextlib.asynccontextmanager
 async def behind_nginx(folder: Path, face: Face) -> AsyncGenerator[Face]:
     """Run nginx in front of a gateway, and give a client of it."""
@@ -51,7 +36,13 @@ async def behind_nginx(folder: Path, face: Face) -> AsyncGenerator[Face]:
     configuration.write_text(CONFIGURATION.format(folder=folder, port=port, url=face.url))
     with (folder / "nginx-stderr").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            nginx_program(), "-p", str(folder), "-c", str(configuration), stdout=errors, stderr=errors
+            installed("nginx", package="nginx-light"),
+            "-p",
+            str(folder),
+            "-c",
+            str(configuration),
+            stdout=errors,
+            stderr=errors,
         )
     try:
         async with facing(port) as proxied:
