@@ -25,7 +25,11 @@ class Child:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "Child":
-        """Start `command` in a session of its own, so that a terminal's Ctrl-C reaches only the server."""
+        """Start `command` in a process group of its own, so that a terminal's Ctrl-C reaches only the server.
+
+        Not in a session of its own: Linux shares processors out among sessions first (autogroup), so that a busy engine
+        would count as much as the server and all its callers on the machine together, and answers would wait for it.
+        """
         ours, theirs = socket.socketpair()
         try:
             environment = os.environ | {CHANNEL_VARIABLE: str(theirs.fileno())}
@@ -34,7 +38,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=environment,
-                start_new_session=True,
+                process_group=0,
             )
         except BaseException:
             ours.close()
@@ -82,6 +86,8 @@ def python(module: str) -> tuple[str, ...]:
 
 def channel_socket() -> socket.socket:
     """Return this child's end of the socket pair; raises KeyError in a process that `Child.start` did not make."""
+    # Whoever is not in the terminal's foreground may be stopped for a line on it (`stty tostop`).
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     return socket.socket(fileno=int(os.environ.pop(CHANNEL_VARIABLE)))
 
 

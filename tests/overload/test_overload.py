@@ -27,7 +27,7 @@ from tests.service.programs import Program, program
 MEBIBYTE = 1024 * 1024
 PROMISED_S = 0.1
 SLACK = 10
-"""How many times the promise the slowest hundredth of the refusals may take on a machine that is shared."""
+"""How many times the promise the slowest of all refusals may take on a machine that is shared."""
 
 RESIDUE_BYTES = 160 * MEBIBYTE
 """What a process may grow besides: caches of SQLite and allocators, and calls in flight."""
@@ -95,14 +95,17 @@ async def overload(server: Program, room: Room, *, seconds: float) -> None:
     show(
         f"{rate:.0f} calls a second for {seconds:g} s: {report['made']} made, {len(refused)} refused, {report['ended']}"
     )
-    show(f"refusals: {_quantiles(refused)}; growth: { ({name: count >> 20 for name, count in growth.items()}) } MiB")
+    late = sum(took_s > PROMISED_S for took_s in refused)
+    show(
+        f"refusals: {_quantiles(refused)}, {late} later than promised; growth: { ({name: count >> 20 for name, count in growth.items()}) } MiB"
+    )
     assert report["odd"] == []
     assert list(report["refused_s"]) == ["TOO_MANY_ANALYSES"]
     assert list(report["ended"]) == ["completed"], "every accepted analysis ends, and in order"
     assert len(refused) + report["ended"]["completed"] == report["made"]
     assert len(refused) > report["made"] / 2, "it was overloaded"
     assert _quantile(refused, 0.5) < PROMISED_S
-    assert _quantile(refused, 0.99) < SLACK * PROMISED_S
+    assert refused[-1] < SLACK * PROMISED_S
     request = len(photo())
     # The server: requests that were let in at once, twice, as received and as parsed.
     assert growth["mondrian: server"] < 2 * room.waiting * request + RESIDUE_BYTES

@@ -24,6 +24,13 @@ async def test_a_child_finds_its_end_of_the_socket_pair() -> None:
         assert await child.wait() == 0
 
 
+async def test_a_child_is_out_of_reach_of_ctrl_c_and_shares_the_servers_session() -> None:
+    """It has a process group of its own, but no session: Linux shares processors out among sessions first."""
+    async with await Child.start((sys.executable, "-c", SLEEP)) as child:
+        assert os.getpgid(child.pid) == child.pid
+        assert os.getsid(child.pid) == os.getsid(0)
+
+
 async def test_the_end_of_the_block_kills_the_child_and_closes_our_end() -> None:
     """Neither process nor descriptor outlives the block."""
     async with await Child.start((sys.executable, "-c", SLEEP)) as child:

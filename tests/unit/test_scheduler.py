@@ -435,6 +435,20 @@ async def test_positions_are_told_as_the_line_moves(log: TestableLog) -> None:
     desk.end()
 
 
+async def test_the_positions_of_a_long_line_are_told_a_few_at_a_time(log: TestableLog) -> None:
+    """The loop has time for others in between, and a change that comes meanwhile is told afterwards."""
+    desk = Desk(log, slots=1, lookahead=0)
+    names = [f"a{number}" for number in range(101)]
+    await desk.enter(*names)
+    desk.close("a0")
+    await eventually(lambda: desk.positions_of("a2")[-1] == 1)
+    assert desk.positions_of("a100") == [100], "the last ones are told a moment later"
+    desk.close("a1")
+    await eventually(lambda: desk.positions_of("a100")[-1] == 98)
+    assert desk.positions_of("a100") == [100, 99, 98]
+    desk.end()
+
+
 async def test_positions_are_told_when_somebody_leaves_the_line(log: TestableLog) -> None:
     """One that is cancelled in the queue lets those behind it move up."""
     desk = Desk(log, slots=1, lookahead=0)

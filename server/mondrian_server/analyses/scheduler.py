@@ -1,11 +1,11 @@
 """The scheduler: who gets the engine's next slot, and who holds which row."""
 
-import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mondrian_server.analyses.analysis import Analysis
+from mondrian_server.analyses.positions import Positions
 from mondrian_server.analyses.queue import FairQueue
 from mondrian_server.engine.interface import Engine, EngineState
 from mondrian_server.engine.protocol import RowSampling, Submit
@@ -14,8 +14,6 @@ from mondrian_server.pictures import Picture
 
 ALONE_AFTER_CRASHES = 2
 """After so many crashes since its last token an analysis runs alone, so that the next one shows whose fault it is."""
-
-_POSITIONS_INTERVAL_S = 1.0
 
 
 class Scheduler:
@@ -49,7 +47,7 @@ class Scheduler:
         self._next_row = 1
         self._restrained = False
         self._paused = False
-        self._positions_timer: asyncio.TimerHandle | None = None
+        self._positions = Positions(self._order)
 
     def prepare_by(self, prepare: Callable[[Analysis], None]) -> None:
         """Call `prepare` for each analysis with images that is given a row; it answers by `prepared` or `put_back`."""
@@ -97,7 +95,7 @@ class Scheduler:
             self._engine.cancel(analysis.row)
         else:
             self.free(analysis)
-        self._refresh_positions_soon()
+        self._positions.changed()
 
     def free(self, analysis: Analysis) -> None:
         """Note that the engine holds the analysis's row no more, and give the place to the next."""
@@ -148,7 +146,7 @@ class Scheduler:
                 self._dispatch(head)
         elif state is EngineState.LOADING:
             self._show_loading()
-        self._refresh_positions_soon()
+        self._positions.changed()
 
     def relent(self) -> None:
         """Go on if everybody waited for a suspect to finish alone, and it is none any more."""
@@ -229,17 +227,6 @@ class Scheduler:
                 analysis.tracker.model_bytes = loading.total_bytes
                 analysis.tracker.downloading = loading.downloading
             analysis.enter(Stage.LOADING_MODEL)
-
-    def _refresh_positions_soon(self) -> None:
-        """Tell the waiting their new positions, at most once a second however fast the queue moves."""
-        if self._positions_timer is None and (len(self._queue) or self._looked_ahead()):
-            loop = asyncio.get_running_loop()
-            self._positions_timer = loop.call_later(_POSITIONS_INTERVAL_S, self._refresh_positions)
-
-    def _refresh_positions(self) -> None:
-        self._positions_timer = None
-        for position, analysis in enumerate(self._order(), start=1):
-            analysis.move(position)
 
 
 def _is_suspect(analysis: Analysis) -> bool:
