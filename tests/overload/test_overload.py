@@ -96,9 +96,8 @@ async def overload(server: Program, room: Room, *, seconds: float) -> None:
         f"{rate:.0f} calls a second for {seconds:g} s: {report['made']} made, {len(refused)} refused, {report['ended']}"
     )
     late = sum(took_s > PROMISED_S for took_s in refused)
-    show(
-        f"refusals: {_quantiles(refused)}, {late} later than promised; growth: { ({name: count >> 20 for name, count in growth.items()}) } MiB"
-    )
+    show(f"refusals: {_quantiles(refused)}, {late} later than promised")
+    show(f"growth in MiB: { ({name: count >> 20 for name, count in growth.items()}) }")
     assert report["odd"] == []
     assert list(report["refused_s"]) == ["TOO_MANY_ANALYSES"]
     assert list(report["ended"]) == ["completed"], "every accepted analysis ends, and in order"
