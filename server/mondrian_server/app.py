@@ -151,7 +151,7 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
         listeners.updates = Updates(engine, scheduler)
         engine.listen(listeners)
         server = make_server(
-            analyses=AnalysisServicer(analyses),
+            analyses=AnalysisServicer(analyses, shared=authentication.is_needed),
             advisors=AdvisorServicer(advisors.list()),
             models=ModelServicer(settings.model_name, engine, scheduler),
             health=health,

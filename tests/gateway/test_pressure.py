@@ -139,6 +139,19 @@ async def test_too_many_bodies_at_once(alone: Face) -> None:
     assert (await send()).status_code == 400, "the memory is given back"
 
 
+@pytest.mark.parametrize(
+    ("keys_needed", "answer"), [(True, (503, "TOO_MANY_UPLOADS")), (False, (400, "INVALID_REQUEST"))]
+)
+async def test_the_bodies_of_one_key_leave_half_of_the_memory_to_others(
+    script: ScriptedServer, keys_needed: bool, answer: tuple[int, str]
+) -> None:
+    """Where the server has keys, one alone may hold half; where it has none, everybody is one and may hold all."""
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer ann"}
+    async with standing_alone(script.address, QUICK, keys_needed=keys_needed) as face:
+        response = await face.http.post("/v1/analyses", content=b"x" * (5 * MEBIBYTE), headers=headers)
+        assert error_of(response) == answer
+
+
 @pytest.mark.parametrize("pause_s", [60.0, 0.1], ids=["still", "slow"])
 async def test_a_body_that_does_not_come(alone: Face, pause_s: float) -> None:
     """A body that stands still is 408, and so is one that comes too slowly; then the connection is closed."""

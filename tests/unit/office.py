@@ -19,7 +19,7 @@ from mondrian_server.analyses.updates import Updates
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.engine.protocol import RowUpdate
 from mondrian_server.events import Event, Payload, Progress, Token
-from mondrian_server.log.interface import Record
+from mondrian_server.log.interface import Images, Record
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
 from tests.unit.stand_ins import ADVISORS, GatedDecoder, ScriptedEngine
 
@@ -41,6 +41,8 @@ class TestableLog(SqliteLog):
         self.written: defaultdict[str, list[Event]] = defaultdict(list)
         self.failures: list[Exception] = []
         """What the next heartbeats raise."""
+        self.image_failures: list[Exception] = []
+        """What the next reads of images raise."""
 
     def append(self, name: str, payload: Payload) -> Event:
         """Raise for that text."""
@@ -55,6 +57,12 @@ class TestableLog(SqliteLog):
         if self.failures:
             raise self.failures.pop(0)
         return await super().heartbeat(owner, lease_s=lease_s)
+
+    async def images(self, name: str) -> Images:
+        """Raise the next failure, if there is one."""
+        if self.image_failures:
+            raise self.image_failures.pop(0)
+        return await super().images(name)
 
     async def begin(self, name: str, spec: Spec, caller: str = LOCAL) -> None:
         """Begin an analysis as the service does."""

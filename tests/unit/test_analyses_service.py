@@ -133,6 +133,18 @@ async def test_images_wait_in_the_log_until_their_turn(offices: Offices) -> None
     await eventually(lambda: office.engine.prompts[3:] == ["3"])
 
 
+async def test_images_are_read_again_when_the_log_is_back_before_anybody_hears_that_it_was_away(
+    offices: Offices,
+) -> None:
+    """A read that fails while the log counts as available is no fault of the analysis: it goes on."""
+    office = await offices.open()
+    office.log.image_failures.append(errors.LogUnavailable("away for a moment", retry_after_s=1.0))
+    await office.create("?", b"a")
+    await eventually(lambda: office.engine.submitted)
+    assert office.engine.prompts == ["?"]
+    assert not office.log.image_failures
+
+
 @pytest.mark.parametrize("state", [EngineState.DOWN, EngineState.LOADING])
 async def test_an_engine_without_hope_refuses_those_who_come_and_keeps_those_who_wait(
     offices: Offices, state: EngineState

@@ -9,11 +9,19 @@ from mondrian_server.rpc.door import Door
 class House:
     """A door before a house that is full, or not, by a clock that stands still until it is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         """Begin with no room."""
         self.now_s = 100.0
         self.is_full = True
-        self.door = Door(self.refusal, self.refuse, read_per_s=10.0, clock=lambda: self.now_s)
+        self.caller = "ann"
+        self.door = Door(
+            self.refusal,
+            self.refuse,
+            caller=lambda: self.caller,
+            shared=shared,
+            read_per_s=10.0,
+            clock=lambda: self.now_s,
+        )
 
     def refusal(self) -> MondrianError | None:
         """Return why there is no room."""
@@ -23,9 +31,9 @@ class House:
         """Refuse."""
         raise error
 
-    def let_in(self, count: int) -> int:
-        """Return how many of so many that come at once are read."""
-        read = 0
+    def let_in(self, count: int, caller: str = "ann") -> int:
+        """Return how many of a caller's that come at once are read."""
+        self.caller, read = caller, 0
         for _ in range(count):
             try:
                 self.door.enter()
@@ -58,3 +66,33 @@ def test_a_quiet_time_saves_no_more_than_a_second() -> None:
     house.let_in(100)
     house.now_s += 3600.0
     assert house.let_in(100) == 11
+
+
+def test_one_caller_leaves_some_for_others() -> None:
+    """Of one alone are read half of what could be; another finds some however many the first one sends."""
+    house = House(shared=True)
+    house.now_s += 10.0
+    assert house.let_in(100, "ann") == 5
+    assert house.let_in(100, "bob") == 3
+    assert house.let_in(100, "cyd") == 1
+
+
+def test_what_a_caller_has_sent_counts_for_a_second() -> None:
+    """A caller that goes on has its part again and again, and no more than it."""
+    house = House(shared=True)
+    house.now_s += 10.0
+    read = 0
+    for _ in range(100):
+        read += house.let_in(3)
+        house.now_s += 0.1
+    assert 45 <= read <= 55
+
+
+def test_with_room_nobody_is_counted() -> None:
+    """What was read while there was room takes nothing from what is read while there is none."""
+    house = House(shared=True)
+    house.is_full = False
+    assert house.let_in(100) == 100
+    house.is_full = True
+    house.now_s += 10.0
+    assert house.let_in(100) == 5

@@ -54,16 +54,15 @@ class Preparation:
         try:
             async with self._turns.turn(analysis.caller):
                 pictures = await self._pictures(analysis)
-        except errors.LogUnavailable as unavailable:
-            error = unavailable
         except errors.MondrianError as known:
             error = known
         except Exception:
             _log.exception("images could not be prepared", analysis=analysis.name)
             error = errors.InternalError("the images could not be prepared")
         analysis.preparation = None
-        if isinstance(error, errors.LogUnavailable) and not self._log.available:
+        if isinstance(error, errors.LogUnavailable):
             self._scheduler.put_back(analysis)
+            self._scheduler.pump()  # The log may be back already. While it is not, the scheduler is paused.
         elif error is not None:
             analysis.fail(error)
         elif not analysis.ended:

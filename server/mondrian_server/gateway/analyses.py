@@ -31,7 +31,7 @@ class Analyses:
         self._stub = connection.analyses
         self._streams = streams
         self._limits = limits
-        self._intake = Intake(limits)
+        self._intake = Intake(limits, shared=keys_needed)
 
     async def create(self, request: Request, key: str | None) -> Response:
         """Create an analysis that runs by itself."""

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Generator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator
 
 from google.rpc.code_pb2 import Code
 from starlette.requests import ClientDisconnect, Request
@@ -15,26 +16,35 @@ _BUSY_RETRY_S = 1.0
 
 
 class Intake:
-    """Lets bodies in, and knows how much memory those that are being read take together."""
+    """Lets bodies in, and knows how much memory those that are being read take together.
 
-    def __init__(self, limits: Limits) -> None:
-        """Begin with nothing."""
+    Where the server has keys, each may hold as much as it leaves free: one alone half of it, two a third each. So who
+    uploads slowly keeps nobody else from it.
+    """
+
+    def __init__(self, limits: Limits, *, shared: bool) -> None:
+        """Begin with nothing; `shared`: whether there may be several callers, told by their keys."""
         self._limits = limits
-        self._held_bytes = 0
+        self._shared = shared
+        self._held_bytes: Counter[str] = Counter()
 
     @contextlib.contextmanager
     def open(self, request: Request, limit_bytes: int) -> Generator["Body"]:
         """Give the body of a request, whose memory counts until the end of the block."""
-        body = Body(request, limit_bytes, self._limits, self)
+        key = request.headers.get("authorization", "") if self._shared else ""
+        body = Body(request, limit_bytes, self._limits, lambda size_bytes: self._take(key, size_bytes))
         try:
             yield body
         finally:
-            self._held_bytes -= body.read_bytes
+            self._held_bytes[key] -= body.read_bytes
+            if not self._held_bytes[key]:
+                del self._held_bytes[key]
 
-    def take(self, size_bytes: int) -> None:
-        """Count bytes that have come; raises Refusal where all bodies together become too much."""
-        self._held_bytes += size_bytes
-        if self._held_bytes > self._limits.max_bodies_bytes:
+    def _take(self, key: str, size_bytes: int) -> None:
+        """Count bytes that have come; raises Refusal where they become too much."""
+        self._held_bytes[key] += size_bytes
+        free_bytes = self._limits.max_bodies_bytes - self._held_bytes.total()
+        if free_bytes < (self._held_bytes[key] if self._shared else 0):
             message = "too many uploads at once"
             raise refusal(503, Code.UNAVAILABLE, "TOO_MANY_UPLOADS", message, retry_s=_BUSY_RETRY_S)
 
@@ -42,12 +52,12 @@ class Intake:
 class Body:
     """One body. It is iterated once, in pieces as they come."""
 
-    def __init__(self, request: Request, limit_bytes: int, limits: Limits, intake: Intake) -> None:
+    def __init__(self, request: Request, limit_bytes: int, limits: Limits, take: Callable[[int], None]) -> None:
         """Prepare to read; `Intake.open` does it for you."""
         self._request = request
         self._limit_bytes = limit_bytes
         self._limits = limits
-        self._intake = intake
+        self._take = take
         self.read_bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -58,7 +68,7 @@ class Body:
         while more:
             piece, more = await self._receive(end_s)
             self.read_bytes += len(piece)
-            self._intake.take(len(piece))
+            self._take(len(piece))
             if self.read_bytes > self._limit_bytes:
                 raise self._too_large()
             if piece:

@@ -29,11 +29,11 @@ _NO_DEADLINE_S = 1e8
 class AnalysisServicer:
     """Serves `mondrian.v1.AnalysisService`."""
 
-    def __init__(self, analyses: AnalysesService) -> None:
-        """Serve these analyses."""
+    def __init__(self, analyses: AnalysesService, *, shared: bool = False) -> None:
+        """Serve these analyses; `shared`: there may be several callers."""
         self._analyses = analyses
         self._watch_responses = WatchResponses()
-        self.door = Door(lambda: analyses.refusal(0, caller()), analyses.refuse)
+        self.door = Door(lambda: analyses.refusal(0, caller()), analyses.refuse, caller=caller, shared=shared)
         """What is asked before the request of a new analysis is received."""
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> None:  # noqa: N802  # gRPC's name

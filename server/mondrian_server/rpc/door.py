@@ -6,6 +6,7 @@ request that has been read shows it.
 """
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 
 from mondrian_server.errors import MondrianError
@@ -13,24 +14,48 @@ from mondrian_server.errors import MondrianError
 READ_PER_S = 20.0
 """How many requests a second are read while there is no room."""
 
+_WINDOW_S = 1.0
+
+
+def _nobody() -> str:
+    return ""
+
 
 class Door:
-    """Decides which calls may send their requests."""
+    """Decides which calls may send their requests. For use on one event loop."""
 
     def __init__(
         self,
         refusal: Callable[[], MondrianError | None],
         refuse: Callable[[MondrianError], None],
         *,
+        caller: Callable[[], str] = _nobody,
+        shared: bool = False,
         read_per_s: float = READ_PER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin with nobody read; `refusal` gives the error that tells why there is no room, `refuse` raises it."""
+        """Begin with nobody read.
+
+        Args:
+            refusal: gives the error that tells why there is no room, None where there is some.
+            refuse: raises an error.
+            caller: gives who makes the call.
+            shared: whether there may be several callers. Then of each are read as many a second as it leaves for
+                others: of one alone half, of two a third each. So nobody's repetitions keep another's out.
+            read_per_s: how many are read in all while there is no room.
+            clock: tells the time in seconds.
+
+        """
         self._refusal = refusal
         self._refuse = refuse
+        self._caller = caller
+        self._shared = shared
+        self._most = read_per_s * _WINDOW_S
         self._interval_s = 1.0 / read_per_s
         self._clock = clock
         self._next_at_s = clock()
+        self._read: deque[tuple[float, str]] = deque()
+        self._by_caller: Counter[str] = Counter()
 
     def enter(self) -> None:
         """Return if the request is to be received; raises the refusal if not."""
@@ -38,8 +63,22 @@ class Door:
         if error is None:
             return
         now_s = self._clock()
+        self._forget(now_s - _WINDOW_S)
         # Up to a second's worth may come at once.
-        self._next_at_s = max(self._next_at_s, now_s - 1.0)
-        if self._next_at_s > now_s:
+        self._next_at_s = max(self._next_at_s, now_s - _WINDOW_S)
+        caller = self._caller()
+        if self._next_at_s > now_s or not self._leaves_enough(caller):
             self._refuse(error)
         self._next_at_s += self._interval_s
+        self._read.append((now_s, caller))
+        self._by_caller[caller] += 1
+
+    def _leaves_enough(self, caller: str) -> bool:
+        return not self._shared or self._by_caller[caller] < self._most - len(self._read)
+
+    def _forget(self, until_s: float) -> None:
+        while self._read and self._read[0][0] <= until_s:
+            _, caller = self._read.popleft()
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
