@@ -2,9 +2,10 @@
 
 import json
 import os
+import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -39,7 +40,11 @@ def _names(known: Sequence[str], wanted: str) -> tuple[str, ...]:
     "--quick", is_flag=True, help="One round of everything, small: shows that it works, and measures nothing."
 )
 @click.option("--output", type=click.Path(path_type=Path), default=HERE / "results.md", help="Where the tables go.")
-@click.option("--raw", type=click.Path(path_type=Path), help="Where the figures go as JSON; --merge takes them in.")
+@click.option(
+    "--raw",
+    type=click.Path(path_type=Path),
+    help="Where the figures go as JSON, after each round; --merge takes them in.",
+)
 @click.option("--merge", type=click.Path(path_type=Path, exists=True), multiple=True, help="Earlier --raw files.")
 def main(
     workloads: str,
@@ -58,9 +63,14 @@ def main(
     for earlier in merge:
         results.take_in(json.loads(earlier.read_text()))
     chosen = [workload for workload in WORKLOADS if workload.name in wanted]
+
+    def keep() -> None:
+        if raw:
+            raw.write_text(json.dumps(results.as_data(), indent=1))
+
     with tempfile.TemporaryDirectory(prefix="mondrian-bench-") as folder:
         if chosen and rounds:
-            _measure(results, chosen, asked, Path(folder), rounds=rounds, tokens=tokens, quick=quick)
+            _measure(results, chosen, asked, Path(folder), keep, rounds=rounds, tokens=tokens, quick=quick)
         for name in TRANSPORT:
             if name in wanted:
                 for round_ in range(rounds):
@@ -68,8 +78,7 @@ def main(
                     for contender, figures in measure_transport(name, Path(folder), quick=quick).items():
                         results.add(name, contender, figures)
                         _say(f"    {contender:<28} {_line(figures)}")
-    if raw:
-        raw.write_text(json.dumps(results.as_data(), indent=1))
+                    keep()
     drawn = write_report(results, output, quick=quick)
     _say(f"written: {output}{' and its plot' if drawn else '; no plot (it needs matplotlib, of the group `bench`)'}")
 
@@ -79,6 +88,7 @@ def _measure(
     workloads: Sequence[Workload],
     contenders: Sequence[str],
     folder: Path,
+    keep: Callable[[], None],
     *,
     rounds: int,
     tokens: int,
@@ -99,6 +109,7 @@ def _measure(
                 for name in needed:
                     if name in workload.contenders:
                         _one(results, workload, running[name], setting, round_)
+            keep()
 
 
 def _capacity(results: Results, tokens: int) -> float:
@@ -111,7 +122,7 @@ def _one(results: Results, workload: Workload, contender: Contender, setting: Se
     load = os.getloadavg()[0]
     try:
         figures = workload.measure(contender, setting, round_)
-    except (LookupError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
         _say(f"    {contender.name:<28} failed: {error!r}")
         return
     results.add(workload.name, contender.name, figures, load=load)

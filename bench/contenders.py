@@ -110,7 +110,7 @@ def started(
 
 @contextlib.contextmanager
 def _bare(model: str, folder: Path) -> Generator[dict[str, Contender]]:
-    with _program(("-m", "bench.bare", model), folder, "bare") as process:
+    with _program(("-m", "bench.bare", model), folder, "bare", answers=True) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError("the bare generator did not start")
@@ -136,15 +136,14 @@ def _peer(model: str, folder: Path) -> Generator[Contender]:
 def _mondrian(model: str, folder: Path, *, http: bool, extra: Sequence[str]) -> Generator[dict[str, Contender]]:
     ports = _free_port(), _free_port()
     grpc_address, http_address = (f"127.0.0.1:{port}" for port in ports)
-    arguments = ["--grpc-address", grpc_address, "--model", model, "--data-dir", str(folder / "data"), *extra]
-    if "--http-address" in _help():
-        arguments += ["--http-address", http_address if http else ""]
+    arguments = ["--grpc-address", grpc_address, "--http-address", http_address if http else ""]
+    arguments += ["--model", model, "--data-dir", str(folder / "data"), *extra]
     with _program(
         ("-m", "mondrian_server", "serve", "--log-level", "error", *arguments), folder, "mondrian"
     ) as process:
         _until(process, lambda: _serves(grpc_address))
         if http:
-            _until(process, lambda: _answers(f"http://{http_address}/health"))
+            _until(process, lambda: _answers(f"http://{http_address}/healthz"))
         yield {
             GRPC: _ours(GRPC, process, folder, "grpc", grpc_address),
             GRPC_EACH: _ours(GRPC_EACH, process, folder, "grpc", grpc_address, token_interval_s=0.0),
@@ -171,15 +170,21 @@ def _ours(
 
 
 @contextlib.contextmanager
-def _program(arguments: Sequence[str], folder: Path, name: str) -> "Generator[subprocess.Popen[str]]":
-    """Run a program, whose complaints go to a file, and see it end."""
+def _program(
+    arguments: Sequence[str], folder: Path, name: str, *, answers: bool = False
+) -> "Generator[subprocess.Popen[str]]":
+    """Run a program and see it end.
+
+    What it writes goes to a file, but for the answers of one that is read: a program stands still when it has written
+    64 KiB to a pipe that nobody reads.
+    """
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with (folder / f"{name}.log").open("ab") as errors:
+    with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             (sys.executable, *arguments),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
+            stdout=subprocess.PIPE if answers else log,
+            stderr=log,
             text=True,
             env=os.environ | quiet,
         )
@@ -222,11 +227,6 @@ def _serves(address: str) -> bool:
         except grpc.RpcError:
             return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-def _help() -> str:
-    command = (sys.executable, "-m", "mondrian_server", "serve", "--help")
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _free_port() -> int:

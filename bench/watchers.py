@@ -43,14 +43,15 @@ def watch(address: str, analyses: int, watchers: int, tokens: int) -> dict[str, 
     before, began, looked = 0, 0.0, time.perf_counter()
     watching, total = False, 0
     for _ in arrivals(connections):
+        if watching and total > _OPENING_EVENTS * len(streams):
+            continue
         now = time.perf_counter()
-        if total <= _OPENING_EVENTS * len(streams):
-            if watching and (not began or now - looked > _SILENCE_S):
-                before, began = total, now
-            if not watching and all(stream.messages or stream.ended for stream in streams):
-                watching = True
-                print("watching", flush=True)
-            looked, total = now, sum(stream.messages for stream in streams)
+        if watching and now - looked > _SILENCE_S:
+            before, began = total, now
+        looked, total = now, sum(stream.messages for stream in streams)
+        if not watching and all(stream.messages or stream.ended for stream in streams):
+            watching, before, began = True, total, now
+            print("watching", flush=True)
     took_s = time.perf_counter() - began
     for connection in connections:
         connection.line.close()
