@@ -118,7 +118,6 @@ def _bounds(results: Results) -> str:
 
 
 def _machine(results: Results) -> str:
-    loads = results.loads or [0.0]
     rows = [
         ("when", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         ("machine", f"{_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"),
@@ -126,8 +125,9 @@ def _machine(results: Results) -> str:
         ("versions", ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         ("commit", _commit()),
         ("answers", f"{results.tokens} tokens each, greedy unless the table says otherwise"),
-        ("load before each run", f"{shown(loads)}: 1 and less is a quiet machine"),
     ]
+    if results.loads:
+        rows.append(("load before each run", f"{shown(results.loads)}: 1 and less is a quiet machine"))
     return _table(("", ""), rows)
 
 
