@@ -85,8 +85,10 @@ def python(module: str) -> tuple[str, ...]:
 
 
 def channel_socket() -> socket.socket:
-    """Return this child's end of the socket pair; raises KeyError in a process that `Child.start` did not make."""
-    # Whoever is not in the terminal's foreground may be stopped for a line on it (`stty tostop`).
+    """Return this child's end of the socket pair, and let no terminal stop it for a line of its log (`stty tostop`).
+
+    Raises KeyError in a process that `Child.start` did not make.
+    """
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     return socket.socket(fileno=int(os.environ.pop(CHANNEL_VARIABLE)))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from mondrian_server.analyses.analysis import Analysis
 
-INTERVAL_S = 1.0
+_INTERVAL_S = 1.0
 """How long after a change the positions are told, however fast the queue moves."""
 
 _PARTS = 20
@@ -29,7 +29,7 @@ class Positions:
         """Tell the new positions soon."""
         self._changed = True
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._begin)
 
     def _begin(self) -> None:
         self._changed = False

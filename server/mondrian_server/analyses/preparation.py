@@ -62,7 +62,6 @@ class Preparation:
         analysis.preparation = None
         if isinstance(error, errors.LogUnavailable):
             self._scheduler.put_back(analysis)
-            self._scheduler.pump()  # The log may be back already. While it is not, the scheduler is paused.
         elif error is not None:
             analysis.fail(error)
         elif not analysis.ended:

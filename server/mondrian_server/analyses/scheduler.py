@@ -121,11 +121,15 @@ class Scheduler:
             self._submit(analysis, pictures)
 
     def put_back(self, analysis: Analysis) -> None:
-        """Let an analysis whose pictures cannot be had now wait at the head of the queue, for the next `pump`."""
+        """Let an analysis whose pictures cannot be had now wait again, at the head of the queue.
+
+        Its turn comes at once where the log is back already; while it is not, the scheduler is paused.
+        """
         if analysis.row is not None:
             del self._rows[analysis.row]
             analysis.row = None
             self._queue.push_front(analysis)
+            self.pump()
 
     def pause(self, paused: bool) -> None:
         """Hand the engine nothing more, or go on."""

@@ -29,7 +29,7 @@ _NO_DEADLINE_S = 1e8
 class AnalysisServicer:
     """Serves `mondrian.v1.AnalysisService`."""
 
-    def __init__(self, analyses: AnalysesService, *, shared: bool = False) -> None:
+    def __init__(self, analyses: AnalysesService, *, shared: bool) -> None:
         """Serve these analyses; `shared`: there may be several callers."""
         self._analyses = analyses
         self._watch_responses = WatchResponses()

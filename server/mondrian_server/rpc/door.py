@@ -6,7 +6,7 @@ request that has been read shows it.
 """
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from mondrian_server.errors import MondrianError
@@ -17,10 +17,6 @@ READ_PER_S = 20.0
 _WINDOW_S = 1.0
 
 
-def _nobody() -> str:
-    return ""
-
-
 class Door:
     """Decides which calls may send their requests. For use on one event loop."""
 
@@ -29,8 +25,8 @@ class Door:
         refusal: Callable[[], MondrianError | None],
         refuse: Callable[[MondrianError], None],
         *,
-        caller: Callable[[], str] = _nobody,
-        shared: bool = False,
+        caller: Callable[[], str],
+        shared: bool,
         read_per_s: float = READ_PER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,7 +51,7 @@ class Door:
         self._clock = clock
         self._next_at_s = clock()
         self._read: deque[tuple[float, str]] = deque()
-        self._by_caller: Counter[str] = Counter()
+        """When somebody was read within the last second, and who: at most `read_per_s` twice, and one."""
 
     def enter(self) -> None:
         """Return if the request is to be received; raises the refusal if not."""
@@ -63,7 +59,8 @@ class Door:
         if error is None:
             return
         now_s = self._clock()
-        self._forget(now_s - _WINDOW_S)
+        while self._read and self._read[0][0] <= now_s - _WINDOW_S:
+            self._read.popleft()
         # Up to a second's worth may come at once.
         self._next_at_s = max(self._next_at_s, now_s - _WINDOW_S)
         caller = self._caller()
@@ -71,14 +68,7 @@ class Door:
             self._refuse(error)
         self._next_at_s += self._interval_s
         self._read.append((now_s, caller))
-        self._by_caller[caller] += 1
 
     def _leaves_enough(self, caller: str) -> bool:
-        return not self._shared or self._by_caller[caller] < self._most - len(self._read)
-
-    def _forget(self, until_s: float) -> None:
-        while self._read and self._read[0][0] <= until_s:
-            _, caller = self._read.popleft()
-            self._by_caller[caller] -= 1
-            if not self._by_caller[caller]:
-                del self._by_caller[caller]
+        own = sum(who == caller for _, who in self._read)
+        return not self._shared or own < self._most - len(self._read)
