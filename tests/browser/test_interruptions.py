@@ -1,5 +1,6 @@
 """The page and a standard EventSource over cut lines, restarts and reloads: nothing is lost, doubled or begun anew."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
@@ -128,9 +129,14 @@ async def test_a_reload_goes_on(browser: Browser, tmp_path: Path) -> None:
 
 async def test_a_question_on_its_way_survives_a_reload(browser: Browser, up: Running) -> None:
     """The start arrived and its answer was lost; the page that is loaded again finds the same analysis."""
+    blocked = asyncio.Event()
 
     async def block(route: Route) -> None:
-        await (route.abort() if route.request.method == "POST" else route.continue_())
+        if route.request.method != "POST":
+            await route.continue_()
+            return
+        await route.abort()
+        blocked.set()
 
     before = len(await list_analyses(up))
     async with visited(browser, gateway_port(up)) as (visitor, line):
@@ -138,6 +144,7 @@ async def test_a_question_on_its_way_survives_a_reload(browser: Browser, up: Run
         await visitor.ask("Which colour dominates?")
         await line.until_cut()
         await visitor.page.route(re.compile("/v1/analyses"), block)
+        await asyncio.wait_for(blocked.wait(), 30)  # a try that had begun before could still pass the mended line
         line.mend()
         await expect(visitor.page.locator("#result-notice")).to_be_visible()
         assert len(await list_analyses(up)) == before + 1

@@ -127,7 +127,7 @@ def playing(*events: pb.Event, forever: bool = False) -> "Callable[[Message, Con
 class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServiceServicer):
     """Serves `script` for every analysis, `watch_script` for every watch, and what `advisors` and the like hold.
 
-    A status in `refusals` is the answer to the next call that creates an analysis or asks for one.
+    A status in `refusals` is the answer to the next call that creates an analysis or asks for one; None is silence.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServi
         self.watches: list[service_pb.WatchAnalysisRequest] = []
         self.creations: list[service_pb.CreateAnalysisRequest] = []
         self.listings: list[service_pb.ListAnalysesRequest] = []
-        self.refusals: list[Status] = []
+        self.refusals: list[Status | None] = []
         self.analyses: dict[str, pb.Analysis] = {}
         self.cancels: asyncio.Queue[str] = asyncio.Queue()
         self.times_left: list[float | None] = []
@@ -274,8 +274,12 @@ class ScriptedServer(AnalysisServiceServicer, AdvisorServiceServicer, ModelServi
         return self.analyses[name]
 
     async def _refuse(self, context: Context) -> None:
-        if self.refusals:
-            await abort(context, self.refusals.pop(0))
+        if not self.refusals:
+            return
+        if (refusal := self.refusals.pop(0)) is None:
+            await asyncio.Event().wait()
+        else:
+            await abort(context, refusal)
 
     async def ListAdvisors(self, request: Any, context: Context) -> advisors_pb.ListAdvisorsResponse:
         """List in pages of two."""

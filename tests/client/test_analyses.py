@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
@@ -13,6 +14,8 @@ from tests.client.conftest import Caller
 from tests.client.scripted_server import ANALYSIS, ScriptedServer, rich_status
 
 State = mondrian.AnalysisState
+SLACK_S = 2.0
+"""For a machine that is busy with other things."""
 
 
 def _complete(name: str = ANALYSIS) -> pb.Analysis:
@@ -35,6 +38,11 @@ def _complete(name: str = ANALYSIS) -> pb.Analysis:
     completed.timings.total.FromMilliseconds(4500)
     analysis.completed.CopyFrom(completed)
     return analysis
+
+
+def _full(retry_after_s: float | None = None) -> Status:
+    code = grpc.StatusCode.UNAVAILABLE
+    return rich_status(code, "the disk is full", reason="LOG_UNAVAILABLE", retry_after_s=retry_after_s)
 
 
 async def test_a_complete_analysis_tells_all(server: ScriptedServer, caller: Caller) -> None:
@@ -130,17 +138,31 @@ async def test_create_is_repeated_while_the_server_is_unavailable(server: Script
     assert first.request_id
 
 
-@pytest.mark.parametrize("retry_after_s", [None, 30.0])
-async def test_create_gives_up_at_its_timeout(
-    server: ScriptedServer, caller: Caller, retry_after_s: float | None
-) -> None:
-    """The typed error of the last try is raised, and no later than the timeout."""
-    refusal = rich_status(grpc.StatusCode.UNAVAILABLE, "full", reason="LOG_UNAVAILABLE", retry_after_s=retry_after_s)
-    server.refusals += [refusal] * 100
-    began = time.monotonic()
+async def test_create_gives_up_before_a_wait_beyond_its_timeout(server: ScriptedServer, caller: Caller) -> None:
+    """A server that asks for more time than is left is not tried again: its refusal is raised at once."""
+    server.refusals.append(_full(retry_after_s=60.0))
     with pytest.raises(mondrian.LogUnavailable):
-        await caller.call("create", "hi", timeout=0.6)
-    assert time.monotonic() - began < 1.0
+        await caller.call("create", "hi", timeout=30.0)
+    assert len(server.creations) == 1
+
+
+async def test_create_gives_up_at_its_timeout(server: ScriptedServer, caller: Caller) -> None:
+    """The last try's refusal is raised, or, where the deadline cuts that try off, is what the deadline comes from."""
+    server.refusals += [_full()] * 100
+    began = time.monotonic()
+    with pytest.raises(mondrian.MondrianError) as caught:
+        await caller.call("create", "hi", timeout=1.0)
+    assert time.monotonic() - began < 1.0 + SLACK_S
+    assert len(server.creations) > 1
+    assert isinstance(caught.value.__cause__ or caught.value, mondrian.LogUnavailable)
+
+
+async def test_a_deadline_tells_what_came_before_it(server: ScriptedServer, caller: Caller) -> None:
+    """A try after a refusal that is not answered in time raises the deadline from the refusal."""
+    server.refusals += [_full(), None]
+    with pytest.raises(mondrian.DeadlineExceeded) as caught:
+        await caller.call("create", "hi", timeout=2.0)
+    assert isinstance(caught.value.__cause__, mondrian.LogUnavailable)
 
 
 async def test_what_helps_nothing_is_not_repeated(server: ScriptedServer, caller: Caller) -> None:

@@ -112,7 +112,8 @@ async def test_a_deadline_that_passes_raises_deadline_exceeded(server: ScriptedS
     server.script = playing(Tape().accepted(), forever=True)
     outcome = await caller.collect("hi", timeout=0.3)
     assert type(outcome.error) is mondrian.DeadlineExceeded
-    assert str(outcome.error) == "the deadline passed before the analysis was complete"
+    assert str(outcome.error) == "the deadline passed before the call was complete"
+    assert outcome.error.__cause__ is None
     assert len(outcome.events) == 1
 
 

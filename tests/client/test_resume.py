@@ -203,6 +203,17 @@ async def test_a_server_that_was_reached_before_is_waited_for(server: ScriptedSe
     assert (await asyncio.wait_for(following, 10)).error is None
 
 
+async def test_a_deadline_tells_what_interrupted_the_stream(server: ScriptedServer, caller: Caller) -> None:
+    """A stream that broke and does not go on in time ends with the deadline, and the break is its cause."""
+    Recorded(server, _tape(), [3])
+    server.watch_script = playing(forever=True)
+    outcome = await caller.collect(timeout=2.0)
+    assert type(outcome.error) is mondrian.DeadlineExceeded
+    assert isinstance(outcome.error.__cause__, mondrian.ConnectionFailed)
+    assert outcome.error.analysis == ANALYSIS
+    assert len(outcome.events) == 3
+
+
 async def test_what_was_seen_before_is_skipped(server: ScriptedServer, caller: Caller) -> None:
     """A server that repeats events doubles nothing."""
     events = _tape()

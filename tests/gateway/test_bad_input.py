@@ -245,8 +245,9 @@ async def test_each_error_of_the_server_has_its_status(
 
 async def test_a_status_without_details_has_its_place_too(script: ScriptedServer) -> None:
     """A server that ends a call with a bare status is answered for as well."""
-    script.refusals = [rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "x", reason="")]
-    script.refusals[0].ClearField("details")
+    status = rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "x", reason="")
+    status.ClearField("details")
+    script.refusals.append(status)
     async with standing_alone(script.address) as face:
         response = await face.http.get("/v1/analyses/a1")
         assert (response.status_code, response.headers["retry-after"]) == (429, "1")

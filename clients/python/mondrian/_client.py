@@ -190,7 +190,7 @@ class Client:
             except MondrianError as error:
                 delay_s = resumption.delay_s(error)
                 if delay_s is None:
-                    raise
+                    raise error from resumption.cause_of(error)
             time.sleep(delay_s)
 
     def get(self, name: str, *, timeout: float | None = 30.0) -> Analysis:

@@ -207,7 +207,10 @@ class TooManyRequests(ResourceExhausted):
 
 
 class DeadlineExceeded(MondrianError):
-    """The time was over before the first token, or before the server answered."""
+    """The time was over before the first token, or before the server answered.
+
+    `__cause__` is the refusal or the loss after which the last try began, where there was one.
+    """
 
     code = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"

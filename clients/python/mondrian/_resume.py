@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import grpc
 
-from mondrian._errors import AnalysisCancelled, MondrianError, Unavailable
+from mondrian._errors import AnalysisCancelled, DeadlineExceeded, MondrianError, Unavailable
 
 DEFAULT_LIMIT_S = 120.0
 """How long to try by default."""
@@ -59,6 +59,7 @@ class Resumption:
         self._timeout_s = timeout_s
         self._deadline_s: float | None = None
         self._interrupted_s: float | None = None
+        self._interruption: MondrianError | None = None
         self._attempts = 0
 
     def time_left_s(self) -> float | None:
@@ -73,6 +74,7 @@ class Resumption:
         """Take note that the server has answered."""
         self._contact.made = True
         self._interrupted_s = None
+        self._interruption = None
         self._attempts = 0
 
     def delay_s(self, error: MondrianError) -> float | None:
@@ -82,10 +84,15 @@ class Resumption:
         now_s = time.monotonic()
         if self._interrupted_s is None:
             self._interrupted_s = now_s
+        self._interruption = error
         delay_s = max(self._back_off_s(), error.retry_after_s or 0.0)
         time_left_s = self.time_left_s()
         in_time = time_left_s is None or delay_s < time_left_s
         return delay_s if in_time and now_s + delay_s - self._interrupted_s < self._limit_s else None
+
+    def cause_of(self, end: MondrianError) -> MondrianError | None:
+        """Return what had gone wrong before the deadline ended the last try, which is what to mend."""
+        return self._interruption if isinstance(end, DeadlineExceeded) else None
 
     def _back_off_s(self) -> float:
         longest_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(self._attempts, 16))

@@ -36,7 +36,7 @@ def _sentence(code: str, details: str, address: str) -> str:
     """Put what gRPC itself says (1.76 to 1.85) in words for people; a server's own sentence stays."""
     match code:
         case "DEADLINE_EXCEEDED" if "Deadline Exceeded" in details:
-            return "the deadline passed before the analysis was complete"
+            return "the deadline passed before the call was complete"
         case "RESOURCE_EXHAUSTED" if "larger than max" in details:
             return f"the request is larger than the server at {address} takes: {details}"
         case "UNIMPLEMENTED":

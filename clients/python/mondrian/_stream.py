@@ -185,7 +185,7 @@ class EventStream:
         error = from_call(rpc_error, self._connection.address, connected=self._cursor.sequence > 0)
         delay_s = None if self._cursor.ended else self._resumption.delay_s(error)
         if delay_s is None:
-            raise error from None
+            raise error from self._resumption.cause_of(error)
         self._call = None
         if self._on_interruption is not None:
             self._on_interruption(error, delay_s)
@@ -198,7 +198,7 @@ class EventStream:
         self._ended = True
         ending = self._cursor.end(error)
         if ending is not None:
-            raise ending from None
+            raise ending from ending.__cause__
 
 
 class AnalysisStream(EventStream):
