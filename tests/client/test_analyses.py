@@ -10,12 +10,10 @@ from google.rpc.status_pb2 import Status
 
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
-from tests.client.conftest import Caller
+from tests.client.conftest import SLACK_S, Caller
 from tests.client.scripted_server import ANALYSIS, ScriptedServer, rich_status
 
 State = mondrian.AnalysisState
-SLACK_S = 2.0
-"""For a machine that is busy with other things."""
 
 
 def _complete(name: str = ANALYSIS) -> pb.Analysis:

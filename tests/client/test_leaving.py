@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.client.conftest import threaded_client
-from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, playing
+from tests.client.conftest import SLACK_S, threaded_client
+from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, abort, playing, rich_status
 
 
 def _endless(server: ScriptedServer) -> None:
@@ -43,7 +43,7 @@ async def _by_cancel(client: mondrian.AsyncClient) -> None:
 
 async def _by_cancelled_task(client: mondrian.AsyncClient) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(1.0):
             await client.ask("hi")
 
 
@@ -204,43 +204,45 @@ async def test_an_analysis_that_has_ended_is_not_cancelled(
     assert server.cancels.empty()
 
 
-def _naming_late(server: ScriptedServer, named: asyncio.Event) -> None:
+def _naming_late(server: ScriptedServer) -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what tells that the server was asked, and what lets it name the analysis."""
+    asked, name = asyncio.Event(), asyncio.Event()
     tape = Tape()
 
     async def script(_request: Message, _context: Context) -> AsyncGenerator[pb.Event]:
-        named.set()
-        await asyncio.sleep(0.3)
+        asked.set()
+        await name.wait()
         yield tape.accepted()
         await asyncio.Event().wait()
 
     server.script = script
+    return asked, name
 
 
 async def test_an_analysis_without_a_name_yet_is_cancelled_too(
     server: ScriptedServer, client: mondrian.AsyncClient
 ) -> None:
     """A task that is cancelled before the first event ends at once; the name is waited for in the background."""
-    asked = asyncio.Event()
-    _naming_late(server, asked)
+    asked, name = _naming_late(server)
     task = asyncio.create_task(client.ask("hi"))
     await asked.wait()
-    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 0.2
+    assert server.cancels.empty()
+    name.set()
     assert await server.cancelled() == ANALYSIS
 
 
 async def test_a_thread_is_told_of_the_name_before_it_leaves(server: ScriptedServer) -> None:
     """A cancel from another thread before the first event cancels by name, and the loop raises."""
-    asked = asyncio.Event()
-    _naming_late(server, asked)
+    asked, name = _naming_late(server)
     async with threaded_client(server.address) as client:
         stream = client.analyze("hi")
         following = asyncio.create_task(asyncio.to_thread(list, stream))
         await asked.wait()
         stream.close()
+        name.set()
         assert await server.cancelled() == ANALYSIS
         with pytest.raises(mondrian.AnalysisCancelled):
             await following
@@ -259,7 +261,7 @@ async def test_a_silent_server_is_left_to_the_grace(server: ScriptedServer) -> N
             stream.cancel()
             with pytest.raises(mondrian.AnalysisCancelled):
                 await following
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 1.0 + SLACK_S
     assert server.cancels.empty()
 
 
@@ -268,22 +270,26 @@ def _set(waiting: threading.Event, _error: mondrian.MondrianError, _delay_s: flo
 
 
 async def test_a_cancel_ends_the_wait_for_a_lost_server(server: ScriptedServer) -> None:
-    """Between two tries a cancel is heard at once."""
-    _endless(server)
+    """Between two tries a cancel is heard at once, however long the server asked to wait."""
+    ending = rich_status(grpc.StatusCode.UNAVAILABLE, "ending", reason="SHUTTING_DOWN", retry_after_s=60.0)
+
+    async def breaking(_request: Message, context: Context) -> AsyncGenerator[pb.Event]:
+        yield Tape().accepted()
+        await abort(context, ending)
+
+    server.script = breaking
     async with threaded_client(server.address) as threaded, mondrian.AsyncClient(server.address) as client:
         for analyze in (threaded.analyze, client.analyze):
             waiting = threading.Event()
             stream = analyze("hi", on_interruption=partial(_set, waiting))
             following = asyncio.create_task(_listed(stream))
-            while stream.sequence < 2:  # noqa: ASYNC110 - the loop is elsewhere
-                await asyncio.sleep(0.01)
-            await server.stop()
             assert await asyncio.to_thread(waiting.wait, 5)
+            await server.stop()
             began = time.monotonic()
             stream.cancel()
             with pytest.raises(mondrian.AnalysisCancelled):
                 await following
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < SLACK_S
             await server.start(server.address)
 
 

@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_before_its_first_event_is_noticed(script: Sc
     script.analyses["analyses/a1"] = pb.Analysis(name="analyses/a1", state=pb.ANALYSIS_STATE_ACTIVE)
     async with standing_alone(script.address) as face:
         with contextlib.suppress(httpx.ReadTimeout):
-            await face.http.get(path, timeout=0.5)
+            await face.http.get(path, timeout=1.0)
         assert await script.ending() == "watch cancelled"
 
 

@@ -191,7 +191,7 @@ async def test_a_deadline_of_the_call_is_no_cancel(small: Running) -> None:
     """A watch that ends by its deadline is counted as such."""
     running = small.call(asking(sampling=LONG))
     name = (await running.until_token()).analysis
-    watch = small.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name), timeout=0.3)
+    watch = small.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name), timeout=1.0)
     with contextlib.suppress(grpc.aio.AioRpcError):
         async for _ in watch:
             pass

@@ -244,7 +244,7 @@ async def test_a_caller_that_goes_away_cancels_its_handler_in_silence(line: Line
 async def test_a_deadline_cancels_the_handler(line: Line) -> None:
     """The call ends DEADLINE_EXCEEDED, and the handler does not go on."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in line.analyze(asking("wait").SerializeToString(), timeout=0.1):
+        async for _ in line.analyze(asking("wait").SerializeToString(), timeout=0.5):
             pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await eventually(lambda: line.servicer.waiting == 0 and line.servicer.cancelled == 1)
