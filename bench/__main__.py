@@ -19,6 +19,8 @@ from bench.transport import TRANSPORT, measure_transport
 from bench.workloads import WORKLOADS, Setting, Workload
 
 HERE = Path(__file__).parent
+_FAILURES = (LookupError, ValueError, RuntimeError, subprocess.SubprocessError)
+"""What costs the run one measurement, and not the others."""
 _KNOWN = (*(workload.name for workload in WORKLOADS), *TRANSPORT)
 
 
@@ -75,7 +77,12 @@ def main(
             if name in wanted:
                 for round_ in range(rounds):
                     _say(f"round {round_ + 1}/{rounds}  {name}")
-                    for contender, figures in measure_transport(name, Path(folder), quick=quick).items():
+                    try:
+                        measured = measure_transport(name, Path(folder), quick=quick)
+                    except _FAILURES as error:
+                        _say(f"    failed: {error!r}")
+                        continue
+                    for contender, figures in measured.items():
                         results.add(name, contender, figures)
                         _say(f"    {contender:<28} {_line(figures)}")
                     keep()
@@ -122,7 +129,7 @@ def _one(results: Results, workload: Workload, contender: Contender, setting: Se
     load = os.getloadavg()[0]
     try:
         figures = workload.measure(contender, setting, round_)
-    except (LookupError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+    except _FAILURES as error:
         _say(f"    {contender.name:<28} failed: {error!r}")
         return
     results.add(workload.name, contender.name, figures, load=load)

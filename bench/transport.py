@@ -71,11 +71,9 @@ def _watchers(folder: Path, *, quick: bool) -> Figures:
         # A few come first, so that what the first watcher ever needs is not counted as a watcher's.
         empty = _memory(process.pid)
         with _watching(address, analyses, watchers, tokens) as client:
-            assert client.stdout is not None
-            _expect(client, "watching\n")
             full = _memory(process.pid)
             with Usage(process.pid) as usage:
-                seen = msgspec.json.decode(client.stdout.readline())
+                seen = _seen(client)
     return {
         "events/s": seen["events"] / seen["took_s"],
         "kB/watcher": (full - empty) / watchers / 1e3,
@@ -136,16 +134,16 @@ def _server(
 
 def _watch(address: str, analyses: int, watchers: int, tokens: int) -> dict[str, float]:
     with _watching(address, analyses, watchers, tokens) as client:
-        assert client.stdout is not None
-        _expect(client, "watching\n")
-        return msgspec.json.decode(client.stdout.readline())
+        return _seen(client)
 
 
 @contextlib.contextmanager
 def _watching(address: str, *numbers: int) -> "Generator[subprocess.Popen[str]]":
+    """Run the watchers, and go on as soon as all of them watch."""
     command = (sys.executable, "-m", "bench.watchers", address, *map(str, numbers))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
+        _line(process)
         yield process
         process.wait(600)
     finally:
@@ -153,10 +151,16 @@ def _watching(address: str, *numbers: int) -> "Generator[subprocess.Popen[str]]"
         process.wait()
 
 
-def _expect(client: "subprocess.Popen[str]", line: str) -> None:
+def _seen(client: "subprocess.Popen[str]") -> dict[str, float]:
+    return msgspec.json.decode(_line(client))
+
+
+def _line(client: "subprocess.Popen[str]") -> str:
+    """Return the next line of the watchers, who say `watching` and then, in JSON, what they saw."""
     assert client.stdout is not None
-    if client.stdout.readline() != line:
+    if not (line := client.stdout.readline()):
         raise RuntimeError("the watchers ended")
+    return line
 
 
 def _memory(pid: int) -> int:
