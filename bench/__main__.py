@@ -73,19 +73,11 @@ def main(
     with tempfile.TemporaryDirectory(prefix="mondrian-bench-") as folder:
         if chosen and rounds:
             _measure(results, chosen, asked, Path(folder), keep, rounds=rounds, tokens=tokens, quick=quick)
-        for name in TRANSPORT:
-            if name in wanted:
-                for round_ in range(rounds):
-                    _say(f"round {round_ + 1}/{rounds}  {name}")
-                    try:
-                        measured = measure_transport(name, Path(folder), quick=quick)
-                    except _FAILURES as error:
-                        _say(f"    failed: {error!r}")
-                        continue
-                    for contender, figures in measured.items():
-                        results.add(name, contender, figures)
-                        _say(f"    {contender:<28} {_line(figures)}")
-                    keep()
+        for name in (name for name in TRANSPORT if name in wanted):
+            for round_ in range(rounds):
+                _say(f"round {round_ + 1}/{rounds}  {name}")
+                _one_transport(results, name, Path(folder), quick=quick)
+                keep()
     drawn = write_report(results, output, quick=quick)
     _say(f"written: {output}{' and its plot' if drawn else '; no plot (it needs matplotlib, of the group `bench`)'}")
 
@@ -134,6 +126,17 @@ def _one(results: Results, workload: Workload, contender: Contender, setting: Se
         return
     results.add(workload.name, contender.name, figures, load=load)
     _say(f"    {contender.name:<28} {_line({name: figures[name] for name in workload.columns if name in figures})}")
+
+
+def _one_transport(results: Results, name: str, folder: Path, *, quick: bool) -> None:
+    try:
+        measured = measure_transport(name, folder, quick=quick)
+    except _FAILURES as error:
+        _say(f"    failed: {error!r}")
+        return
+    for contender, figures in measured.items():
+        results.add(name, contender, figures)
+        _say(f"    {contender:<28} {_line(figures)}")
 
 
 def _long_prompt(tokens: int) -> str:

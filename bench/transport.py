@@ -143,7 +143,8 @@ def _watching(address: str, *numbers: int) -> "Generator[subprocess.Popen[str]]"
     command = (sys.executable, "-m", "bench.watchers", address, *map(str, numbers))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        _line(process)
+        if (line := _line(process)) != "watching\n":
+            raise RuntimeError(f"the watchers said {line!r} before they watched")
         yield process
         process.wait(600)
     finally:

@@ -11,9 +11,6 @@ import pytest
 import mondrian
 from tests.client.scripted_server import ScriptedServer, scripted_server
 
-SLACK_S = 2.0
-"""What a bound on time allows besides, for a machine that is busy with other things."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

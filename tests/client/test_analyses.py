@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
-from tests.client.conftest import SLACK_S, Caller
+from tests.client.conftest import Caller
 from tests.client.scripted_server import ANALYSIS, ScriptedServer, rich_status
 
 State = mondrian.AnalysisState
@@ -139,8 +139,10 @@ async def test_create_is_repeated_while_the_server_is_unavailable(server: Script
 async def test_create_gives_up_before_a_wait_beyond_its_timeout(server: ScriptedServer, caller: Caller) -> None:
     """A server that asks for more time than is left is not tried again: its refusal is raised at once."""
     server.refusals.append(_full(retry_after_s=60.0))
+    began = time.monotonic()
     with pytest.raises(mondrian.LogUnavailable):
         await caller.call("create", "hi", timeout=30.0)
+    assert time.monotonic() - began < 1.0
     assert len(server.creations) == 1
 
 
@@ -150,7 +152,7 @@ async def test_create_gives_up_at_its_timeout(server: ScriptedServer, caller: Ca
     began = time.monotonic()
     with pytest.raises(mondrian.MondrianError) as caught:
         await caller.call("create", "hi", timeout=1.0)
-    assert time.monotonic() - began < 1.0 + SLACK_S
+    assert time.monotonic() - began < 1.4
     assert len(server.creations) > 1
     assert isinstance(caught.value.__cause__ or caught.value, mondrian.LogUnavailable)
 

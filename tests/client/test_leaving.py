@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.client.conftest import SLACK_S, threaded_client
+from tests.client.conftest import threaded_client
 from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, abort, playing, rich_status
 
 
@@ -226,9 +226,11 @@ async def test_an_analysis_without_a_name_yet_is_cancelled_too(
     asked, name = _naming_late(server)
     task = asyncio.create_task(client.ask("hi"))
     await asked.wait()
+    began = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert time.monotonic() - began < 0.2
     assert server.cancels.empty()
     name.set()
     assert await server.cancelled() == ANALYSIS
@@ -261,7 +263,7 @@ async def test_a_silent_server_is_left_to_the_grace(server: ScriptedServer) -> N
             stream.cancel()
             with pytest.raises(mondrian.AnalysisCancelled):
                 await following
-            assert time.monotonic() - began < 1.0 + SLACK_S
+            assert time.monotonic() - began < 2.0
     assert server.cancels.empty()
 
 
@@ -289,7 +291,7 @@ async def test_a_cancel_ends_the_wait_for_a_lost_server(server: ScriptedServer) 
             stream.cancel()
             with pytest.raises(mondrian.AnalysisCancelled):
                 await following
-            assert time.monotonic() - began < SLACK_S
+            assert time.monotonic() - began < 0.5
             await server.start(server.address)
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 import mondrian
 from mondrian.v1 import analysis_pb2 as pb
-from tests.client.conftest import SLACK_S, AsyncCaller, Caller
+from tests.client.conftest import AsyncCaller, Caller
 from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, abort, playing, rich_status
 
 PLAIN_LOSS = grpc.StatusCode.UNAVAILABLE
@@ -284,7 +284,7 @@ async def test_a_server_that_never_comes_back_is_given_up(server: ScriptedServer
 
     server.watch_script = lost
     outcome = await caller.collect(resume_limit_s=1.5, on_interruption=note)
-    assert 0.5 < time.monotonic() - began < 1.5 + SLACK_S
+    assert 0.5 < time.monotonic() - began < 2.5
     assert type(outcome.error) is mondrian.ConnectionFailed
     assert outcome.error.analysis == ANALYSIS
     assert outcome.text == "0 1 "
@@ -332,11 +332,7 @@ async def test_the_timeout_is_kept_over_resumes(server: ScriptedServer, caller: 
     assert 0.2 < third <= second - 0.2
 
 
-@pytest.mark.parametrize(("retry_after_s", "tries"), [(None, 2), (60.0, 1)], ids=["back-off", "retry info"])
-async def test_the_timeout_ends_the_tries(
-    server: ScriptedServer, caller: Caller, retry_after_s: float | None, tries: int
-) -> None:
-    """No try is waited for that would come after the caller's deadline, and the refusal is told."""
+def _refuse(server: ScriptedServer, retry_after_s: float | None = None) -> None:
     status = rich_status(PLAIN_LOSS, "later", reason="LOG_UNAVAILABLE", retry_after_s=retry_after_s)
 
     async def refuse(_request: Message, context: Context) -> AsyncGenerator[pb.Event]:
@@ -344,12 +340,27 @@ async def test_the_timeout_ends_the_tries(
         yield Tape().unknown()
 
     server.script = refuse
+
+
+async def test_no_wait_goes_beyond_the_timeout(server: ScriptedServer, caller: Caller) -> None:
+    """A server that asks for more time than is left is not tried again: its refusal is raised at once."""
+    _refuse(server, retry_after_s=60.0)
+    began = time.monotonic()
+    outcome = await caller.collect(timeout=30.0)
+    assert type(outcome.error) is mondrian.LogUnavailable
+    assert time.monotonic() - began < 1.0
+    assert len(server.requests) == 1
+
+
+async def test_the_timeout_ends_the_tries(server: ScriptedServer, caller: Caller) -> None:
+    """The last try's refusal is raised, or, where the deadline cuts that try off, is what the deadline comes from."""
+    _refuse(server)
     began = time.monotonic()
     outcome = await caller.collect(timeout=1.0)
-    assert time.monotonic() - began < 1.0 + SLACK_S
+    assert time.monotonic() - began < 1.4
     assert outcome.error is not None
-    assert isinstance(outcome.error.__cause__ or outcome.error, mondrian.LogUnavailable)  # which: see cause_of
-    assert len(server.requests) >= tries
+    assert isinstance(outcome.error.__cause__ or outcome.error, mondrian.LogUnavailable)
+    assert len(server.requests) > 1
 
 
 async def test_a_full_queue_is_not_tried_again(server: ScriptedServer, caller: Caller) -> None:
@@ -408,7 +419,7 @@ async def test_a_fresh_client_does_not_wait_for_a_stranger(server: ScriptedServe
     began = time.monotonic()
     outcome = await caller.watch(ANALYSIS)
     assert type(outcome.error) is mondrian.ConnectionFailed
-    assert time.monotonic() - began < SLACK_S
+    assert time.monotonic() - began < 1.0
 
 
 async def test_many_streams_resume_side_by_side(server: ScriptedServer, client: mondrian.AsyncClient) -> None:

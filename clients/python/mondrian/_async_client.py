@@ -186,8 +186,6 @@ class AsyncClient:
                 return analysis_from_wire((await self._connection.answer(call)).analysis)
             except MondrianError as error:
                 delay_s = resumption.delay_s(error)
-                if delay_s is None:
-                    raise error from resumption.cause_of(error)
             await asyncio.sleep(delay_s)
 
     async def get(self, name: str, *, timeout: float | None = 30.0) -> Analysis:  # noqa: ASYNC109 - callers of clients expect the name

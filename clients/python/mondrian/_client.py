@@ -189,8 +189,6 @@ class Client:
                 return analysis_from_wire(self._connection.answer(call).analysis)
             except MondrianError as error:
                 delay_s = resumption.delay_s(error)
-                if delay_s is None:
-                    raise error from resumption.cause_of(error)
             time.sleep(delay_s)
 
     def get(self, name: str, *, timeout: float | None = 30.0) -> Analysis:

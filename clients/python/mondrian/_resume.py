@@ -77,10 +77,13 @@ class Resumption:
         self._interruption = None
         self._attempts = 0
 
-    def delay_s(self, error: MondrianError) -> float | None:
-        """Return the seconds after which to try again, or None where `error` is the end."""
+    def delay_s(self, error: MondrianError) -> float:
+        """Return the seconds after which to try again; raises `error` where it is the end.
+
+        A deadline that ended a try is raised from what had gone wrong before it, which is what to mend.
+        """
         if not _is_interruption(error) or not self._contact.made:
-            return None
+            raise error from (self._interruption if isinstance(error, DeadlineExceeded) else None)
         now_s = time.monotonic()
         if self._interrupted_s is None:
             self._interrupted_s = now_s
@@ -88,11 +91,9 @@ class Resumption:
         delay_s = max(self._back_off_s(), error.retry_after_s or 0.0)
         time_left_s = self.time_left_s()
         in_time = time_left_s is None or delay_s < time_left_s
-        return delay_s if in_time and now_s + delay_s - self._interrupted_s < self._limit_s else None
-
-    def cause_of(self, end: MondrianError) -> MondrianError | None:
-        """Return what had gone wrong before the deadline ended the last try, which is what to mend."""
-        return self._interruption if isinstance(end, DeadlineExceeded) else None
+        if not in_time or now_s + delay_s - self._interrupted_s >= self._limit_s:
+            raise error from None
+        return delay_s
 
     def _back_off_s(self) -> float:
         longest_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(self._attempts, 16))

@@ -183,9 +183,9 @@ class EventStream:
         if self._stop.is_set():
             return
         error = from_call(rpc_error, self._connection.address, connected=self._cursor.sequence > 0)
-        delay_s = None if self._cursor.ended else self._resumption.delay_s(error)
-        if delay_s is None:
-            raise error from self._resumption.cause_of(error)
+        if self._cursor.ended:
+            raise error from None
+        delay_s = self._resumption.delay_s(error)
         self._call = None
         if self._on_interruption is not None:
             self._on_interruption(error, delay_s)

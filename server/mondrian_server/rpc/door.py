@@ -70,5 +70,7 @@ class Door:
         self._read.append((now_s, caller))
 
     def _leaves_enough(self, caller: str) -> bool:
+        if not self._shared:
+            return True
         own = sum(who == caller for _, who in self._read)
-        return not self._shared or own < self._most - len(self._read)
+        return own < self._most - len(self._read)
