@@ -4,13 +4,9 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.installed import installed
-
-LONG_MS = 60_000
-"""How long to wait for what must come, on a machine that is busy with other things."""
-expect.set_options(timeout=LONG_MS)
 
 FLAGS = (
     "--no-sandbox",
@@ -73,7 +69,7 @@ async def window(
 
 async def _page(context: BrowserContext, seen: Seen) -> Page:
     page = await context.new_page()
-    page.set_default_timeout(LONG_MS)
+    page.set_default_timeout(60_000)
     context.on("request", lambda request: seen.requests.append(request.url))
     context.on("weberror", lambda error: seen.complaints.append(str(error.error)))
     # Failed requests are expected where a test cuts the line; breaches of the policy are not.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, FileChooser, Locator, Page, Route, expect
 
-from tests.browser.chromium import LONG_MS, window
+from tests.browser.chromium import window
 from tests.browser.conftest import page_address
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import LONG_MS, Visitor
 from tests.scripted_engine.program import Life, command
 from tests.service.calls import settings_for, started
 
@@ -189,7 +189,7 @@ async def test_a_countdown_is_not_read_out(browser: Browser, address: str) -> No
         await page.evaluate(TELL)
         await Visitor(page=page).ask("Describe this image.")
         notice = page.locator("#result-notice")
-        await expect(notice).to_contain_text("in 2 s")
+        await expect(notice).to_contain_text("in 2 s", timeout=LONG_MS)
         assert await page.evaluate("() => window.told") == ["Sending the picture", "The server cannot work at present."]
         assert await notice.evaluate("(notice) => notice.closest('[aria-live], [role=status], [role=alert]')") is None
 
@@ -267,7 +267,7 @@ async def test_the_title_tells_how_far_it_is(browser: Browser, address: str) -> 
     async with window(browser) as (page, _):
         await page.goto(address)
         await Visitor(page=page).ask("Describe this image.")
-        await expect(page).to_have_title(re.compile(r"Finished"))
+        await expect(page).to_have_title(re.compile(r"Finished"), timeout=LONG_MS)
 
 
 async def _overhang(page: Page) -> int:

@@ -14,7 +14,7 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.browser.chromium import window
 from tests.browser.line import Line, line_to
-from tests.browser.visitor import Visitor, get_analysis, list_analyses
+from tests.browser.visitor import LONG_MS, Visitor, get_analysis, list_analyses
 from tests.scripted_engine.program import Life, command
 from tests.service.calls import Connection, Running, eventually, settings_for, started
 
@@ -183,7 +183,7 @@ async def test_a_busy_server_is_waited_for(browser: Browser, tmp_path: Path) -> 
         async with visited(browser, gateway_port(running)) as (visitor, _):
             await visitor.ask("Go on.", picture=None)
             notice = visitor.page.locator("#result-notice")
-            await expect(notice).to_contain_text("The server is busy. Trying again")
+            await expect(notice).to_contain_text("The server is busy. Trying again", timeout=LONG_MS)
             for name in others:
                 await running.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name))
             await notice.get_by_role("button", name="Try now").click()

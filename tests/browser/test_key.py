@@ -12,7 +12,7 @@ from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key, revoke_keys
 from tests.browser.chromium import window
 from tests.browser.conftest import page_address
-from tests.browser.visitor import Visitor, list_analyses
+from tests.browser.visitor import LONG_MS, Visitor, list_analyses
 from tests.service.calls import Connection, Running, eventually, settings_for, started
 
 KEPT = "() => JSON.stringify([Object.entries(localStorage), document.cookie, location.href])"
@@ -75,9 +75,9 @@ async def test_what_is_typed_outlives_a_late_refusal(browser: Browser, tmp_path:
         await expect(dialog.get_by_label("Your key")).to_have_value(key)
         async with page.expect_response(lambda answer: "/v1/analyses" in answer.url and answer.status == 401):
             await page.keyboard.press("Enter")
-            await expect(page.get_by_role("radio", name="Ansel")).to_be_attached()
+            await expect(page.get_by_role("radio", name="Ansel")).to_be_attached(timeout=LONG_MS)
             entered.set()
-        await expect(page.locator("#service-text")).to_have_text("mondrian-tiny")
+        await expect(page.locator("#service-text")).to_have_text("mondrian-tiny", timeout=LONG_MS)
         await expect(dialog).to_be_hidden()
 
 
@@ -121,7 +121,7 @@ async def test_a_revoked_key_is_asked_for_anew(browser: Browser, tmp_path: Path)
         await expect(dialog).to_be_hidden()
         await eventually(lambda: is_refused(running.by(old)))
         await visitor.ask("Which colour dominates?")
-        await expect(dialog).to_contain_text("was revoked")
+        await expect(dialog).to_contain_text("was revoked", timeout=LONG_MS)
         await dialog.get_by_label("Your key").fill(new)
         await page.keyboard.press("Enter")
         assert "red" in await visitor.until_finished()

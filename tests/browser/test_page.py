@@ -8,7 +8,7 @@ from playwright.async_api import Browser, expect
 
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.browser.chromium import window
-from tests.browser.visitor import RED, Visitor, get_analysis, list_analyses
+from tests.browser.visitor import LONG_MS, RED, Visitor, get_analysis, list_analyses
 from tests.service.calls import Running
 
 STAGES = ["Queue", "Load", "Prepare", "Look", "Read", "Write", "Finish"]
@@ -150,7 +150,7 @@ async def test_no_picture_names_itself(browser: Browser, address: str, tmp_path:
         await expect(page.get_by_role("alert").filter(has_text="is not a picture")).to_be_visible()
         await visitor.ask("Describe this image.", picture=tmp_path / "broken.png")
         notice = page.locator("#result-notice")
-        await expect(notice).to_contain_text("image")
+        await expect(notice).to_contain_text("image", timeout=LONG_MS)
         await expect(page.locator("#message")).to_have_text("It could not be finished.")
         await expect(page.get_by_role("button", name="Ask again")).to_be_visible()
 

@@ -12,6 +12,7 @@ from tests.service.calls import Connection
 
 SAMPLES = Path(__file__).parents[2] / "models" / "mondrian-tiny" / "samples"
 RED = SAMPLES / "composition-red.jpg"
+LONG_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +31,13 @@ class Visitor:
 
     async def until_writing(self, characters: int = 1) -> None:
         """Wait until some of the text stands there."""
-        await expect(self.page.locator("#text")).to_have_text(re.compile(f".{{{characters},}}", re.DOTALL))
+        await expect(self.page.locator("#text")).to_have_text(
+            re.compile(f".{{{characters},}}", re.DOTALL), timeout=LONG_MS
+        )
 
     async def until_finished(self) -> str:
         """Wait for the end and return the text as it stands on the page."""
-        await expect(self.page.locator("#message")).to_have_text("Finished.")
+        await expect(self.page.locator("#message")).to_have_text("Finished.", timeout=LONG_MS)
         return await self.text()
 
     async def text(self) -> str:
@@ -48,7 +51,7 @@ class Visitor:
 
     async def until_named(self) -> str:
         """Wait until the address names an analysis, and return its name."""
-        await expect(self.page).to_have_url(re.compile("#analyses/.+"))
+        await expect(self.page).to_have_url(re.compile("#analyses/.+"), timeout=LONG_MS)
         return self.name
 
 
