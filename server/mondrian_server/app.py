@@ -148,6 +148,8 @@ async def running(settings: Settings, *, engine_command: Sequence[str] = ENGINE_
             observer=metrics,
             allowances=allowances,
         )
+        # However the block ends, nobody writes to the log when it closes.
+        stack.push_async_callback(analyses.drain, 0.0)
         listeners.updates = Updates(engine, scheduler)
         engine.listen(listeners)
         server = make_server(

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.service.calls import Call, Outcome, Running, eventually, settings_for, started
+from tests.service.calls import Call, Outcome, Running, eventually, refused, settings_for, started
 
 LONG = pb.Sampling(max_tokens=400, min_tokens=400, temperature=0.8, seed=3)
 OFTEN = pb.Delivery(token_interval=Duration(nanos=20_000_000), progress_interval=Duration(nanos=200_000_000))
@@ -55,13 +55,6 @@ def watch(up: Running, name: str, after: int = 0) -> Call:
 async def watched(up: Running, name: str, after: int = 0) -> Outcome:
     """Watch an analysis to its end."""
     return await watch(up, name, after).outcome()
-
-
-async def refused(awaitable: object) -> Outcome:
-    """Await a call that must be refused, and return its error as an outcome."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await awaitable  # pyright: ignore[reportGeneralTypeIssues]  # calls are awaitable
-    return Outcome(error=caught.value)
 
 
 async def test_a_created_analysis_runs_without_anybody(own: Running) -> None:
@@ -274,3 +267,12 @@ async def test_expired_events_are_told_so(tmp_path: Path) -> None:
         assert shown.state == pb.ANALYSIS_STATE_COMPLETED
         assert shown.text == ""
         assert not shown.HasField("config")
+
+
+async def test_nobody_writes_to_a_closed_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A service that ends without a drain, as one without a model does, puts away what is active; no timer is left."""
+    async with started(settings_for(tmp_path)) as up:
+        name = (await create(up, long_config())).name
+        await eventually(lambda: _has_text(up, name))
+    await asyncio.sleep(3 * OFTEN.progress_interval.ToTimedelta().total_seconds())
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]

@@ -11,7 +11,8 @@ from mondrian import AsyncAnalysisStream, AsyncClient, MondrianError
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.app import LOG_NAME
-from tests.service.calls import Call, Outcome, Running, eventually, settings_for, started
+from mondrian_server.log.sqlite.options import SqliteOptions
+from tests.service.calls import Call, Outcome, Running, eventually, refused, settings_for, started
 from tests.service.programs import program, start
 
 LONGEST = pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=3_900, min_tokens=3_900))
@@ -24,12 +25,24 @@ async def create(up: Running, prompt: str) -> str:
     return (await up.analyses.CreateAnalysis(service_pb.CreateAnalysisRequest(config=config))).analysis.name
 
 
-async def fill(up: Running) -> Outcome:
-    """Create analyses with prompts beyond the context, which end soon, until one is refused; return the refusal."""
+async def fill(up: Running, *, characters: int = 30_000) -> Outcome:
+    """Create analyses with prompts of one size until one is refused; those beyond the context end soon."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         for number in range(100):
-            await create(up, f"{number} " + "x" * 30_000)
+            await create(up, f"{number} " + "x" * characters)
     return Outcome(error=refusal.value)
+
+
+async def fill_to_the_last_page(up: Running) -> None:
+    """Fill the log until even the events of what runs find no room: what was refused alone leaves some of it."""
+    characters = 30_000
+    while True:
+        await fill(up, characters=characters)
+        characters = max(1, characters // 3)
+        try:
+            await eventually(up.is_serving, within_s=1.5 * SqliteOptions().retry_max_s)
+        except TimeoutError:
+            return
 
 
 async def end_some(up: Running) -> None:
@@ -51,9 +64,9 @@ async def test_a_full_log_refuses_who_comes_and_loses_nothing(tmp_path: Path) ->
         await end_some(up)
         call = Call(up.analyses.Analyze(service_pb.AnalyzeRequest(config=LONG)))
         await call.until_token()
-        refused = await fill(up)
-        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
-        assert refused.retry_after_s > 0
+        refusal = await fill(up)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
+        assert refusal.retry_after_s > 0
         await eventually(lambda: is_down(up))
         await up.service.log.expire(ended_before_s=time.time() + 60, keep_bytes=0)
         await eventually(up.is_serving)
@@ -92,19 +105,20 @@ async def test_a_lost_log_ends_streams_and_cancels(tmp_path: Path) -> None:
 
 async def test_a_cancel_does_not_wait_for_a_full_disk(tmp_path: Path) -> None:
     """The engine stops at once; that the end cannot be kept is told after five seconds, and made good when it can."""
+    longest = service_pb.CreateAnalysisRequest(config=LONGEST)
     async with started(settings_for(tmp_path, log_max_bytes=500_000)) as up:
         await end_some(up)
-        name = (await up.analyses.CreateAnalysis(service_pb.CreateAnalysisRequest(config=LONGEST))).analysis.name
-        await fill(up)
-        await eventually(lambda: is_down(up))
-        with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await up.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name), timeout=30)
-        assert Outcome(error=refusal.value).reason == "LOG_UNAVAILABLE"
+        names = [(await up.analyses.CreateAnalysis(longest)).analysis.name for _ in range(4)]
+        await fill_to_the_last_page(up)
+        cancels = [service_pb.CancelAnalysisRequest(name=name) for name in names]
+        calls = [up.analyses.CancelAnalysis(each, timeout=30) for each in cancels]
+        outcomes = await asyncio.gather(*map(refused, calls))
+        assert {outcome.reason for outcome in outcomes} == {"LOG_UNAVAILABLE"}
         await eventually(lambda: up.service.scheduler.rows_held == 0)
         await up.service.log.expire(ended_before_s=time.time() + 60, keep_bytes=0)
         await eventually(up.is_serving)
-        cancelled = await up.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name))
-        assert cancelled.analysis.state == pb.ANALYSIS_STATE_CANCELLED
+        for each in cancels:
+            assert (await up.analyses.CancelAnalysis(each)).analysis.state == pb.ANALYSIS_STATE_CANCELLED
 
 
 async def test_clients_go_on_when_the_log_is_back(tmp_path: Path) -> None:
