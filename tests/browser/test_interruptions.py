@@ -15,8 +15,9 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.browser.chromium import window
 from tests.browser.line import Line, line_to
 from tests.browser.visitor import LONG_MS, Visitor, get_analysis, list_analyses
+from tests.conditions import eventually
 from tests.scripted_engine.program import Life, command
-from tests.service.calls import Connection, Running, eventually, settings_for, started
+from tests.service.calls import Connection, Running, settings_for, started
 
 SLOW = Life(tokens=100, step_s=0.05)
 """Five seconds of writing: time enough to act in the middle."""

@@ -13,7 +13,8 @@ from mondrian_server.callers.editing import add_key, revoke_keys
 from tests.browser.chromium import window
 from tests.browser.conftest import page_address
 from tests.browser.visitor import LONG_MS, Visitor, list_analyses
-from tests.service.calls import Connection, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Connection, Running, settings_for, started
 
 KEPT = "() => JSON.stringify([Object.entries(localStorage), document.cookie, location.href])"
 

@@ -9,8 +9,9 @@ from mondrian.v1 import model_service_pb2 as model_pb
 from tests.browser.chromium import window
 from tests.browser.conftest import page_address
 from tests.browser.visitor import Visitor, get_analysis
+from tests.conditions import eventually
 from tests.scripted_engine.program import Life, command
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.service.calls import Running, settings_for, started
 
 ENDLESS = Life(tokens=100_000, step_s=0.02, context_tokens=200_000)
 

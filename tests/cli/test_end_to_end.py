@@ -13,7 +13,8 @@ import pytest_asyncio
 import mondrian
 from tests.cli.programs import run, terminal
 from tests.client.conftest import threaded_client
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Running, settings_for, started
 
 PICTURE = min((Path(__file__).parents[2] / "models" / "mondrian-tiny" / "samples").glob("*.png"))
 IDLE = (0, 0, 0, 0)

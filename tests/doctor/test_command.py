@@ -11,7 +11,8 @@ from mondrian_server.callers.limits import CallerLimits
 from tests.checkpoints import write_truncated
 from tests.cli.programs import MONDRIAN as COMMAND
 from tests.cli.programs import PIPE, environment, start, terminal
-from tests.service.calls import eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import settings_for, started
 from tests.service.programs import program
 
 PATIENCE_S = 100.0

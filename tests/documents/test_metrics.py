@@ -13,8 +13,9 @@ import pytest_asyncio
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian_server.metrics import process_metrics, versions
 from tests.checkpoints import EMBEDDED
+from tests.conditions import eventually
 from tests.documents.promql import Expression, parse
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.service.calls import Running, settings_for, started
 from tests.service.scrapes import parsed
 
 DOCS = Path(__file__).parents[2] / "docs"

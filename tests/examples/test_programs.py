@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.conditions import eventually
 from tests.examples.cutting import cutting_proxy
 from tests.installed import installed
-from tests.service.calls import Running, eventually
+from tests.service.calls import Running
 
 EXAMPLES = Path(__file__).parents[2] / "clients" / "examples"
 QUESTION = "Which colour dominates?"

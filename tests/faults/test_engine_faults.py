@@ -11,8 +11,9 @@ import pytest
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian_server.errors import StartupError
+from tests.conditions import eventually
 from tests.scripted_engine import Fault, Life, command, starts
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.service.calls import Running, settings_for, started
 
 SLOW = Life(tokens=10_000, step_s=0.02)
 

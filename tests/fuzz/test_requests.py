@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.conditions import eventually
 from tests.fuzz.attempts import Attempt, Noise, attempts
 from tests.fuzz.sending import Tally, send
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.service.calls import Running, settings_for, started
 from tests.service.files import sample
 
 MEBIBYTE = 1024 * 1024

@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from tests.conditions import eventually
 from tests.gateway.face import Face, facing, free_port
 from tests.installed import installed
-from tests.service.calls import eventually
 
 # Nothing of the proxy's defaults is changed but what an ordinary user may not write or bind.
 CONFIGURATION = """

@@ -16,8 +16,9 @@ from mondrian_server.callers.editing import add_key, revoke_keys
 from mondrian_server.gateway.options import Limits
 from tests.cli.programs import run
 from tests.client.scripted_server import Context, ScriptedServer, Tape
+from tests.conditions import eventually
 from tests.gateway.face import Face, Stream, connected, error_of, facing, standing_alone
-from tests.service.calls import eventually, settings_for, started
+from tests.service.calls import settings_for, started
 from tests.service.certificates import Authority
 
 IMPATIENT = Limits(attach_limit_s=0.5)

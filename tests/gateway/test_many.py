@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conditions import eventually
 from tests.gateway.face import Face, facing, free_port
 from tests.scripted_engine import Life, command
-from tests.service.calls import eventually, settings_for, started
+from tests.service.calls import settings_for, started
 from tests.service.programs import program
 
 INTERVAL_S = 2.0

@@ -15,9 +15,10 @@ import pytest_asyncio
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian_server.gateway.options import MEBIBYTE, Limits
 from tests.client.scripted_server import ANALYSIS, ScriptedServer, Tape, playing
+from tests.conditions import eventually
 from tests.gateway.face import Face, Stream, connected, error_of, facing, standing_alone
 from tests.scripted_engine import Fault, Life, command
-from tests.service.calls import eventually, settings_for, started
+from tests.service.calls import settings_for, started
 
 QUICK = Limits(head_limit_s=0.5, body_idle_s=0.5, body_limit_s=1.5, max_bodies_bytes=8 * MEBIBYTE)
 

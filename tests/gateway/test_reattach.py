@@ -15,8 +15,8 @@ import pytest
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian_server.gateway.options import Limits
 from tests.client.scripted_server import Context, ScriptedServer, Tape, abort, playing, rich_status
+from tests.conditions import eventually
 from tests.gateway.face import Face, Stream, error_of, facing, free_port, standing_alone, take
-from tests.service.calls import eventually
 from tests.service.programs import program
 
 CONFIG = {

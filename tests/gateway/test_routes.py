@@ -10,9 +10,9 @@ from google.api.annotations_pb2 import http as http_rule
 
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.conditions import eventually
 from tests.gateway.conftest import Served
 from tests.gateway.face import PICTURE, Face, error_of
-from tests.service.calls import eventually
 
 RED_CIRCLE = "A large red circle stands at the middle centre."
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.conditions import eventually
 from tests.gateway.face import Face, Stream, facing, free_port
-from tests.service.calls import eventually
 from tests.service.programs import Program, program
 
 CLIENTS = 100

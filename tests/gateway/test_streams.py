@@ -11,9 +11,10 @@ from google.protobuf import json_format
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.client.scripted_server import ScriptedServer, playing
+from tests.conditions import eventually
 from tests.gateway.conftest import Served
 from tests.gateway.face import Face, Stream, connected, error_of, facing, free_port, standing_alone, take
-from tests.service.calls import Call, eventually
+from tests.service.calls import Call
 from tests.service.programs import program
 
 LONG = {"prompt": "Describe it.", "sampling": {"minTokens": 400, "maxTokens": 400}}

@@ -16,6 +16,7 @@ from mondrian_server.errors import InternalError, InvalidImage, ShuttingDown, St
 from mondrian_server.images.decoder import COMMAND, ImageDecoder
 from mondrian_server.images.protocol import MEBIBYTE, ImageLimits
 from mondrian_server.pictures import Picture
+from tests.conditions import eventually
 from tests.images.deadly_process import DEADLY
 from tests.images.files import corners, encoded, png
 
@@ -32,13 +33,6 @@ async def decoder() -> AsyncGenerator[ImageDecoder]:
 def deadly(starts: Path, most: int = 1000) -> tuple[str, ...]:
     """Return the command of a process that dies of some images, and does not start more often than `most` times."""
     return (sys.executable, "-m", "tests.images.deadly_process", str(starts), str(most))
-
-
-async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - another process ends or starts, which sets no event here
-            await asyncio.sleep(0.005)
 
 
 def stop(decoder: ImageDecoder) -> int:
@@ -94,7 +88,7 @@ async def test_a_process_killed_from_outside_costs_nobody_an_image(decoder: Imag
     """After `kill -9` the image in hand and all behind it are given to the next process."""
     pid = stop(decoder)
     waiting = [normalising(decoder) for _ in range(5)]
-    await until(lambda: decoder.waiting == 5)
+    await eventually(lambda: decoder.waiting == 5)
     os.kill(pid, signal.SIGKILL)
     assert all(picture.width == 40 for picture in await asyncio.gather(*waiting))
     assert decoder.pid != pid
@@ -104,7 +98,7 @@ async def test_an_idle_process_is_replaced(decoder: ImageDecoder) -> None:
     """A process that dies while nobody waits is replaced at once, not at the next image."""
     pid = stop(decoder)
     os.kill(pid, signal.SIGKILL)
-    await until(replaced(decoder, pid))
+    await eventually(replaced(decoder, pid))
     assert (await decoder.normalise(GOOD, field="image")).width == 40
 
 
@@ -146,7 +140,7 @@ async def test_cancelled_images_leave_nothing_behind(decoder: ImageDecoder) -> N
     """Those who no longer wait are gone from the queue at once, the one in hand too; the next image is served."""
     pid = stop(decoder)
     waiting = [normalising(decoder, bytes(MEBIBYTE)) for _ in range(3)]
-    await until(lambda: decoder.waiting == 3)
+    await eventually(lambda: decoder.waiting == 3)
     for task in waiting:
         task.cancel()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -161,7 +155,7 @@ async def test_closing_tells_those_who_wait(decoder: ImageDecoder) -> None:
     """At the end of the service nobody waits for ever, and the process is gone."""
     pid = stop(decoder)
     waiting = [normalising(decoder) for _ in range(3)]
-    await until(lambda: decoder.waiting == 3)
+    await eventually(lambda: decoder.waiting == 3)
     await decoder.close()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(outcome, ShuttingDown) for outcome in outcomes)
@@ -177,8 +171,8 @@ async def test_replaced_processes_leave_nothing_behind(decoder: ImageDecoder) ->
     for _ in range(3):
         pid = stop(decoder)
         os.kill(pid, signal.SIGKILL)
-        await until(replaced(decoder, pid))
-    await until(lambda: server.num_fds() == descriptors and len(server.children()) == children)
+        await eventually(replaced(decoder, pid))
+    await eventually(lambda: server.num_fds() == descriptors and len(server.children()) == children)
 
 
 async def test_it_ends_with_the_server() -> None:

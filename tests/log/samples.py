@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 from mondrian_server.errors import EngineCrashed
@@ -118,10 +118,3 @@ async def watched(log: EventLog, name: str, after_sequence: int = 0) -> AsyncIte
 def payloads(events: Sequence[Event]) -> list[Payload]:
     """Return the payloads of events."""
     return [event.payload for event in events]
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    """Return when something has come true; raises TimeoutError."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - conditions of all kinds, with a deadline
-            await asyncio.sleep(0.005)

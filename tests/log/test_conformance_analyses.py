@@ -9,6 +9,7 @@ import pytest
 from mondrian_server.errors import EventsExpired, LogUnavailable
 from mondrian_server.events import Completed, Failed
 from mondrian_server.log.interface import EventLog, Images, RequestIdTaken, State
+from tests.conditions import eventually
 from tests.log.conftest import Store
 from tests.log.samples import (
     ACCEPTED,
@@ -26,7 +27,6 @@ from tests.log.samples import (
     picture,
     record,
     token,
-    until,
 )
 
 LONG_AGO_S = 1_000_000.0
@@ -488,4 +488,4 @@ class TestClosing:
 
     async def test_the_log_is_available(self, log: EventLog) -> None:
         """A healthy log says so."""
-        await until(lambda: log.available)
+        await eventually(lambda: log.available)

@@ -14,9 +14,10 @@ import pytest_asyncio
 from mondrian_server.errors import LogUnavailable
 from mondrian_server.log.interface import State
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
+from tests.conditions import eventually
 from tests.log.files import child, contents, overwrite, replace_text
 from tests.log.programs.writing import LENGTH
-from tests.log.samples import CANCELLED, begun, completed, ended, everything, kept, record, token, until
+from tests.log.samples import CANCELLED, begun, completed, ended, everything, kept, record, token
 
 
 class Opened:
@@ -59,7 +60,7 @@ class TestFullDisk:
             await begun(log)
         assert (await log.get(names[0])).state is State.ACTIVE
         await log.delete(old)
-        await until(lambda: log.available)
+        await eventually(lambda: log.available)
         for name in names:
             log.append(name, completed("all"))
             await kept(log, name, sent + 1)
@@ -83,7 +84,7 @@ class TestFullDisk:
         expired = await log.expire(ended_before_s=0.0, keep_bytes=0)
 
         assert list(expired) == [old]
-        await until(lambda: log.available)
+        await eventually(lambda: log.available)
         await kept(log, name, sent)
 
     async def test_a_deleted_analysis_takes_its_waiting_events_along(self, opened: Opened) -> None:
@@ -95,7 +96,7 @@ class TestFullDisk:
 
         await log.delete(names[0])
 
-        await until(lambda: log.available)
+        await eventually(lambda: log.available)
         with pytest.raises(KeyError):
             await log.get(names[0])
         other = await begun(log)
@@ -136,7 +137,7 @@ class TestLostFile:
         await kept(log, name, 1)
         opened.path.with_name(what).unlink()
 
-        await until(lambda: not log.available)
+        await eventually(lambda: not log.available)
         log.append(name, token())
         with pytest.raises(LogUnavailable):
             await begun(log)
@@ -184,7 +185,7 @@ class TestLostFile:
         backup.replace(opened.path)
         before = opened.path.read_bytes()
 
-        await until(lambda: not log.available)
+        await eventually(lambda: not log.available)
         log.append(name, token())
         await log.close()
 
@@ -199,7 +200,7 @@ class TestLostFile:
             opened.log.append(name, token(index=index))
         await kept(opened.log, name, 50)
         opened.path.with_name("events.db-wal").unlink()
-        await until(lambda: not opened.log.available)
+        await eventually(lambda: not opened.log.available)
         await opened.log.close()
 
         again = await opened.open()
@@ -221,7 +222,7 @@ class TestDamage:
         with pytest.raises(LogUnavailable):
             await asyncio.gather(*(log.read(name, 0) for name in names))
 
-        await until(lambda: not log.available)
+        await eventually(lambda: not log.available)
         with pytest.raises(LogUnavailable):
             await begun(log)
         assert opened.changes == [False]

@@ -21,6 +21,7 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.app import Service, running
 from mondrian_server.engine.supervisor import ENGINE_COMMAND
 from mondrian_server.settings import Settings
+from tests.conditions import eventually
 
 ANALYZE = "/mondrian.v1.AnalysisService/Analyze"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -292,15 +293,3 @@ async def started(
         if ready:
             await eventually(up.is_serving, within_s=60.0)
         yield up
-
-
-async def eventually(condition: Callable[[], Any], *, within_s: float = 15.0) -> None:
-    """Wait until a condition (a function, or one that returns an awaitable) holds; raises TimeoutError."""
-    async with asyncio.timeout(within_s):
-        while True:
-            holds = condition()
-            if asyncio.iscoroutine(holds):
-                holds = await holds
-            if holds:
-                return
-            await asyncio.sleep(0.02)

@@ -14,7 +14,8 @@ import trustme
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.app import running
 from mondrian_server.settings import Settings
-from tests.service.calls import Connection, Running, eventually
+from tests.conditions import eventually
+from tests.service.calls import Connection, Running
 
 HOSTS = ("localhost", "127.0.0.1")
 

@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 import psutil
 
-from tests.service.calls import Connection, eventually
+from tests.conditions import eventually
+from tests.service.calls import Connection
 
 SERVE = (sys.executable, "-m", "mondrian_server", "serve")
 

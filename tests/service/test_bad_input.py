@@ -9,8 +9,9 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
+from tests.conditions import eventually
 from tests.service.bad_requests import ALL, MEBIBYTE, Bad, request
-from tests.service.calls import Call, Running, eventually
+from tests.service.calls import Call, Running
 
 NOTHING = (0, 0, 0, 0)
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

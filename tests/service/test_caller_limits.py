@@ -12,7 +12,8 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key
-from tests.service.calls import Connection, Outcome, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Connection, Outcome, Running, settings_for, started
 
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 SHORT = pb.AnalysisConfig(prompt="Hello", sampling=pb.Sampling(max_tokens=2))

@@ -16,7 +16,8 @@ from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key, revoke_keys
 from mondrian_server.callers.keys import Key
 from mondrian_server.rpc.server import ADVISOR_SERVICE, ANALYSIS_SERVICE, MODEL_SERVICE
-from tests.service.calls import Call, Connection, Running, eventually, refused, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Call, Connection, Running, refused, settings_for, started
 from tests.service.programs import program
 
 METHODS = [*ANALYSIS_SERVICE.methods, *ADVISOR_SERVICE.methods, *MODEL_SERVICE.methods]

@@ -18,7 +18,8 @@ from PIL import Image
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian.v1 import analysis_service_pb2_grpc as service_grpc
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Running, settings_for, started
 
 NOTHING = (0, 0, 0, 0)
 LONG = pb.Sampling(max_tokens=1500, min_tokens=1500)

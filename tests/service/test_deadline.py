@@ -13,7 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 
 from mondrian.v1 import analysis_pb2 as pb
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Running, settings_for, started
 
 LONG = pb.Sampling(max_tokens=3_900, min_tokens=3_900)
 MARGIN_S = 1.0

@@ -6,9 +6,9 @@ import pytest
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import model_service_pb2 as model_pb2
+from tests.conditions import eventually
 from tests.engine.architectures import write_architecture
 from tests.engine.hub_server import REPOSITORY, HubServer
-from tests.service.calls import eventually
 from tests.service.programs import program, start
 
 TOKEN = "hf_operatorsown"  # noqa: S105  # of a Hub that asks for none

@@ -12,7 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.service.calls import Call, Outcome, Running, eventually, refused, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Call, Outcome, Running, refused, settings_for, started
 
 LONG = pb.Sampling(max_tokens=400, min_tokens=400, temperature=0.8, seed=3)
 OFTEN = pb.Delivery(token_interval=Duration(nanos=20_000_000), progress_interval=Duration(nanos=200_000_000))

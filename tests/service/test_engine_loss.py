@@ -13,7 +13,8 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import analysis_pb2 as pb
-from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Call, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Call, Running, settings_for, started
 
 LONG = pb.AnalysisConfig(
     prompt="Go on.",

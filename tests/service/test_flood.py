@@ -13,7 +13,8 @@ from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key
 from mondrian_server.engine.supervisor import ENGINE_COMMAND
 from tests import scripted_engine
-from tests.service.calls import Call, Connection, Outcome, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Call, Connection, Outcome, Running, settings_for, started
 
 FLOOD = 1000
 WAITING = 64

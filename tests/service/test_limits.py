@@ -10,7 +10,8 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
-from tests.service.calls import Call, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Call, Running, settings_for, started
 from tests.service.files import png
 
 MEBIBYTE = 1024 * 1024

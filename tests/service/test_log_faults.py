@@ -12,7 +12,8 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.app import LOG_NAME
 from mondrian_server.log.sqlite.options import SqliteOptions
-from tests.service.calls import Call, Outcome, Running, eventually, refused, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Call, Outcome, Running, refused, settings_for, started
 from tests.service.programs import program, start
 
 LONGEST = pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=3_900, min_tokens=3_900))

@@ -19,7 +19,8 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key
 from mondrian_server.metrics import CONTENT_TYPE
-from tests.service.calls import Outcome, Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Outcome, Running, settings_for, started
 from tests.service.files import archive
 from tests.service.scrapes import Scrape, parsed, scrape
 

@@ -7,8 +7,9 @@ import grpc
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
+from tests.conditions import eventually
 from tests.scripted_engine import Life, command, starts
-from tests.service.calls import Call, Running, eventually, settings_for, started
+from tests.service.calls import Call, Running, settings_for, started
 
 WHOLE = "".join(f"t{number} " for number in range(1, 61))
 

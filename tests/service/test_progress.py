@@ -11,7 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 
 from mondrian.v1 import analysis_pb2 as pb
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Running, settings_for, started
 
 INTERVAL_S = 0.2
 SLACK_S = 0.3

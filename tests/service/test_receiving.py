@@ -11,7 +11,8 @@ import psutil
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.callers import CallerLimits
-from tests.service.calls import ANALYZE, Connection, Outcome, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import ANALYZE, Connection, Outcome, settings_for, started
 from tests.service.files import png
 from tests.service.programs import program
 from tests.service.test_caller_limits import house

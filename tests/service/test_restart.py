@@ -8,7 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.service.calls import Call, Connection, eventually
+from tests.conditions import eventually
+from tests.service.calls import Call, Connection
 from tests.service.programs import Program, program
 
 SAMPLING = pb.Sampling(max_tokens=500, min_tokens=500, temperature=0.9, top_p=0.95, repetition_penalty=1.1, seed=21)

@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2
 
 from mondrian.v1 import analysis_pb2 as pb
 from tests.checkpoints import write_truncated
-from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Connection, eventually
+from tests.conditions import eventually
+from tests.service.calls import HEALTH_WATCH, NOT_SERVING, SERVING, Connection
 from tests.service.files import png_with_text
 from tests.service.programs import Program, left_of, program, start
 

@@ -14,7 +14,8 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key
 from mondrian_server.callers.keys import Key
-from tests.service.calls import Call, Connection, eventually, refused, settings_for
+from tests.conditions import eventually
+from tests.service.calls import Call, Connection, refused, settings_for
 from tests.service.certificates import HOSTS, Authority, certificate_shown, chain_of, der_of, list_code
 from tests.service.programs import start
 

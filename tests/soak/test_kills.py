@@ -14,7 +14,8 @@ import pytest
 
 from mondrian import AsyncClient, Completed, Event, Token
 from tests.checkpoints import EMBEDDED
-from tests.service.calls import Running, eventually, settings_for, started
+from tests.conditions import eventually
+from tests.service.calls import Running, settings_for, started
 from tests.service.programs import SERVE
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]

@@ -10,7 +10,7 @@ from mondrian_server.engine.interface import EngineState
 from mondrian_server.engine.protocol import RowCancelled, RowFailed
 from mondrian_server.events import Accepted, Cancelled, Completed, Failed, Stage, Token
 from mondrian_server.log.interface import State
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import LOCAL, Office, Offices
 from tests.unit.stand_ins import done, stage, tokens
 

@@ -9,7 +9,7 @@ from mondrian_server.analyses.analysis import Analysis
 from mondrian_server.engine.protocol import RowStage
 from mondrian_server.errors import DeadlineExceeded, EngineCrashed
 from mondrian_server.events import Accepted, Cancelled, Completed, Failed, FinishReason, Progress, Stage, Token
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import TestableLog
 from tests.unit.stand_ins import done, stage
 from tests.unit.watched import begin

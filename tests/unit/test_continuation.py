@@ -8,7 +8,7 @@ import pytest
 
 from mondrian_server.errors import DeadlineExceeded
 from mondrian_server.events import Accepted, Completed, Event, Failed, FinishReason, Payload, Progress, Stage, Token
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import TestableLog
 from tests.unit.stand_ins import done, tokens
 from tests.unit.watched import Watched, begin, spec_of

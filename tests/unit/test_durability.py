@@ -11,7 +11,7 @@ from mondrian_server.analyses.request import AnalysisRequest
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.events import Accepted, Cancelled, Completed, Failed, Progress, Stage
 from mondrian_server.log.interface import State
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import LOCAL, Office, Offices
 from tests.unit.stand_ins import GatedDecoder, done, stage, tokens
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
 from mondrian_server.rpc.health import Health
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 
 FOLLOWING, STEADY = "x.Following", "x.Steady"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from mondrian_server.analyses.housekeeping import Retention, keep_house
 from mondrian_server.errors import EventsExpired, LogUnavailable
 from mondrian_server.log.interface import State
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import LOCAL, Office
 from tests.unit.stand_ins import done, tokens
 

@@ -13,7 +13,7 @@ from mondrian_server.callers import CallerLimits, KeyRing
 from mondrian_server.callers.editing import add_key, revoke_keys
 from mondrian_server.callers.keys import Key
 from mondrian_server.errors import KeyRevoked, MondrianError
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from mondrian_server import errors
 from mondrian_server.engine.interface import EngineState
 from mondrian_server.events import Completed, Failed, Progress, Stage
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import Office, Offices
 from tests.unit.stand_ins import GatedDecoder, done, stage, tokens
 

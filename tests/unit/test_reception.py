@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from mondrian_server.errors import DeadlineExceeded, MondrianError, TooManyAnalyses, TooManyRequests
 from mondrian_server.rpc.reception import Context, Reception, ReceptionLimits
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 
 
 class Sender:

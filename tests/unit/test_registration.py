@@ -21,7 +21,7 @@ from mondrian_server.rpc.reception import Context
 from mondrian_server.rpc.registration import StatusError, register
 from mondrian_server.rpc.server import ADVISOR_SERVICE, ANALYSIS_SERVICE
 from mondrian_server.rpc.status import cancelled_status
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 
 ANALYZE = "/mondrian.v1.AnalysisService/Analyze"
 LIST_ADVISORS = "/mondrian.v1.AdvisorService/ListAdvisors"

@@ -14,7 +14,7 @@ from mondrian_server.engine.protocol import Loading, RowSampling
 from mondrian_server.events import Accepted, Progress, Stage, Terminal
 from mondrian_server.pictures import Picture
 from mondrian_server.sampling import Sampling
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import TestableLog
 from tests.unit.stand_ins import ADVISORS, ScriptedEngine, stage, tokens
 

@@ -20,8 +20,8 @@ from mondrian_server.engine.protocol import EngineConfig, RowDone, RowSampling, 
 from mondrian_server.engine.supervisor import EngineSupervisor, SupervisionLimits
 from mondrian_server.errors import StartupError
 from mondrian_server.pictures import Picture
+from tests.conditions import eventually
 from tests.scripted_engine import Fault, Life, command, starts
-from tests.unit.conditions import eventually
 
 CONFIG = EngineConfig(model="scripted", slots=4, prefill_step_tokens=512, beat_interval_s=0.05)
 LIMITS = SupervisionLimits(

@@ -7,7 +7,7 @@ import pytest
 from mondrian_server import errors
 from mondrian_server.events import Cancelled, Completed, Stage, Token
 from mondrian_server.log.interface import State
-from tests.unit.conditions import eventually
+from tests.conditions import eventually
 from tests.unit.office import LOCAL, Office
 from tests.unit.stand_ins import done, stage, tokens
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mondrian_server.errors import LogUnavailable
 from mondrian_server.log.sqlite import SqliteLog, SqliteOptions
-from tests.log.samples import begun, everything, kept, token, until
+from tests.conditions import eventually
+from tests.log.samples import begun, everything, kept, token
 
 
 async def main(path: Path) -> None:
@@ -29,7 +30,7 @@ async def main(path: Path) -> None:
     except LogUnavailable:
         refused = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
-    await until(lambda: log.available)
+    await eventually(lambda: log.available)
     await kept(log, name, sent)
     sequences = [event.sequence for event in await everything(log, name)]
     await log.close()

@@ -5,9 +5,12 @@ from collections.abc import Callable
 
 
 async def eventually(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
-    """Wait until a condition holds; raises TimeoutError."""
+    """Wait until a condition (a function, or one that returns a coroutine) holds; raises TimeoutError."""
     async with asyncio.timeout(within_s):
         while True:
-            if condition():
+            holds = condition()
+            if asyncio.iscoroutine(holds):
+                holds = await holds
+            if holds:
                 return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
