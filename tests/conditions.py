@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def eventually(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], *, within_s: float = 15.0) -> None:
     """Wait until a condition (a function, or one that returns a coroutine) holds; raises TimeoutError."""
     async with asyncio.timeout(within_s):
         while True:

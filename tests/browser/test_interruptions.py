@@ -61,8 +61,7 @@ async def visited(browser: Browser, port: int) -> AsyncGenerator[tuple[Visitor, 
 
 async def create(server: Connection) -> str:
     """Start an analysis and return its name."""
-    request = service_pb.CreateAnalysisRequest(config=pb.AnalysisConfig(prompt="Go on."))
-    return (await server.analyses.CreateAnalysis(request)).analysis.name
+    return (await server.create(pb.AnalysisConfig(prompt="Go on."))).name
 
 
 async def test_a_cut_line_and_a_restarted_server(browser: Browser, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, expect
 
-from mondrian.v1 import analysis_service_pb2 as service_pb
+from mondrian.v1 import analysis_pb2 as pb
 from tests.browser.chromium import window
 from tests.browser.visitor import LONG_MS, RED, Visitor, get_analysis, list_analyses
 from tests.service.calls import Running
@@ -101,10 +101,8 @@ async def test_what_was_asked_before_can_be_opened_and_deleted(browser: Browser,
 async def test_the_history_goes_on(browser: Browser, up: Running, address: str) -> None:
     """More of the history is what came before it, each analysis once, and an address that is no text is passed over."""
     for number in range(13):
-        request = service_pb.CreateAnalysisRequest(request_id=f"history-{number}")
-        request.config.prompt = "Hello."
-        request.config.sampling.max_tokens = 1
-        await up.analyses.CreateAnalysis(request)
+        config = pb.AnalysisConfig(prompt="Hello.", sampling=pb.Sampling(max_tokens=1))
+        await up.create(config, request_id=f"history-{number}")
     async with window(browser) as (page, _):
         await page.goto(f"{address}#%")
         links = page.locator("#history-list a")

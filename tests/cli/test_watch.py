@@ -12,6 +12,7 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1.analysis_service_pb2 import WatchAnalysisRequest
 from tests.cli.programs import finish, run, start, terminal
 from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, playing, rich_status
+from tests.conditions import eventually
 
 
 def _events() -> list[pb.Event]:
@@ -78,9 +79,7 @@ async def test_an_interrupt_in_a_pipe_does_the_same(server: ScriptedServer, seen
     assert process.stdout is not None
     for sequence in range(1, seen + 1):
         assert json.loads(await process.stdout.readline())["sequence"] == sequence
-    async with asyncio.timeout(10):
-        while not server.watches:  # noqa: ASYNC110 - the server has no event for it
-            await asyncio.sleep(0.01)
+    await eventually(lambda: server.watches, within_s=10.0)
     process.send_signal(signal.SIGINT)
     ended = await finish(process)
     error = json.loads(ended.err)["error"]

@@ -15,6 +15,7 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.client.conftest import threaded_client
 from tests.client.scripted_server import ANALYSIS, Context, ScriptedServer, Tape, abort, playing, rich_status
+from tests.conditions import eventually
 
 
 def _endless(server: ScriptedServer) -> None:
@@ -174,8 +175,7 @@ async def test_a_watch_that_is_closed_elsewhere_just_ends(server: ScriptedServer
     async with threaded_client(server.address) as threaded, mondrian.AsyncClient(server.address) as client:
         for stream in (threaded.watch(ANALYSIS), client.watch(ANALYSIS)):
             following = asyncio.create_task(_listed(stream))
-            while stream.sequence < 2:  # noqa: ASYNC110 - the loop is elsewhere
-                await asyncio.sleep(0.01)
+            await eventually(lambda stream=stream: stream.sequence >= 2)
             stream.leave()
             assert [event.sequence for event in await asyncio.wait_for(following, 5)] == [1, 2]
     assert server.cancels.empty()
@@ -256,8 +256,7 @@ async def test_a_silent_server_is_left_to_the_grace(server: ScriptedServer) -> N
     async with threaded_client(server.address) as threaded, mondrian.AsyncClient(server.address) as client:
         for stream in (threaded.analyze("hi"), client.analyze("hi")):
             following = asyncio.create_task(_listed(stream))
-            while not server.requests:  # noqa: ASYNC110 - the server has no event for it
-                await asyncio.sleep(0.01)
+            await eventually(lambda: server.requests)
             server.requests.clear()
             began = time.monotonic()
             stream.cancel()

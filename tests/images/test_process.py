@@ -88,7 +88,7 @@ async def test_a_process_killed_from_outside_costs_nobody_an_image(decoder: Imag
     """After `kill -9` the image in hand and all behind it are given to the next process."""
     pid = stop(decoder)
     waiting = [normalising(decoder) for _ in range(5)]
-    await eventually(lambda: decoder.waiting == 5)
+    await eventually(lambda: decoder.waiting == 5, within_s=10.0)
     os.kill(pid, signal.SIGKILL)
     assert all(picture.width == 40 for picture in await asyncio.gather(*waiting))
     assert decoder.pid != pid
@@ -98,7 +98,7 @@ async def test_an_idle_process_is_replaced(decoder: ImageDecoder) -> None:
     """A process that dies while nobody waits is replaced at once, not at the next image."""
     pid = stop(decoder)
     os.kill(pid, signal.SIGKILL)
-    await eventually(replaced(decoder, pid))
+    await eventually(replaced(decoder, pid), within_s=10.0)
     assert (await decoder.normalise(GOOD, field="image")).width == 40
 
 
@@ -140,7 +140,7 @@ async def test_cancelled_images_leave_nothing_behind(decoder: ImageDecoder) -> N
     """Those who no longer wait are gone from the queue at once, the one in hand too; the next image is served."""
     pid = stop(decoder)
     waiting = [normalising(decoder, bytes(MEBIBYTE)) for _ in range(3)]
-    await eventually(lambda: decoder.waiting == 3)
+    await eventually(lambda: decoder.waiting == 3, within_s=10.0)
     for task in waiting:
         task.cancel()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -155,7 +155,7 @@ async def test_closing_tells_those_who_wait(decoder: ImageDecoder) -> None:
     """At the end of the service nobody waits for ever, and the process is gone."""
     pid = stop(decoder)
     waiting = [normalising(decoder) for _ in range(3)]
-    await eventually(lambda: decoder.waiting == 3)
+    await eventually(lambda: decoder.waiting == 3, within_s=10.0)
     await decoder.close()
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(outcome, ShuttingDown) for outcome in outcomes)
@@ -171,8 +171,8 @@ async def test_replaced_processes_leave_nothing_behind(decoder: ImageDecoder) ->
     for _ in range(3):
         pid = stop(decoder)
         os.kill(pid, signal.SIGKILL)
-        await eventually(replaced(decoder, pid))
-    await eventually(lambda: server.num_fds() == descriptors and len(server.children()) == children)
+        await eventually(replaced(decoder, pid), within_s=10.0)
+    await eventually(lambda: server.num_fds() == descriptors and len(server.children()) == children, within_s=10.0)
 
 
 async def test_it_ends_with_the_server() -> None:

@@ -76,6 +76,11 @@ class Connection:
         request = service_pb.AnalyzeRequest(config=config)
         return Call(self.analyses.Analyze(request, timeout=timeout_s, metadata=self.metadata))
 
+    async def create(self, config: pb.AnalysisConfig, *, request_id: str = "") -> pb.Analysis:
+        """Create a detached analysis."""
+        request = service_pb.CreateAnalysisRequest(config=config, request_id=request_id)
+        return (await self.analyses.CreateAnalysis(request, metadata=self.metadata)).analysis
+
     def send(self, data: bytes, *, compression: grpc.Compression | None = None) -> "Call":
         """Start an analysis from the bytes of a message, whatever they are."""
         analyze: grpc.aio.UnaryStreamMultiCallable[Any, service_pb.AnalyzeResponse] = self.channel.unary_stream(

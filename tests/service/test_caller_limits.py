@@ -54,10 +54,10 @@ async def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> N
 
 async def test_a_repeated_request_is_no_request_more(tmp_path: Path) -> None:
     """A client that lost the answer may ask for it again, however often."""
-    async with house(tmp_path, CallerLimits(max_requests_per_minute=1)) as (up, bob, _):
-        request = service_pb.CreateAnalysisRequest(config=SHORT, request_id="11111111-1111-4111-8111-111111111111")
-        answers = [await up.analyses.CreateAnalysis(request, metadata=bob.metadata) for _ in range(3)]
-        assert len({answer.analysis.name for answer in answers}) == 1
+    async with house(tmp_path, CallerLimits(max_requests_per_minute=1)) as (_, bob, _):
+        request_id = "11111111-1111-4111-8111-111111111111"
+        created = [await bob.create(SHORT, request_id=request_id) for _ in range(3)]
+        assert len({analysis.name for analysis in created}) == 1
         assert refusal(await bob.ask(SHORT)) == (RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS")
 
 

@@ -157,10 +157,9 @@ async def carol_finds_nothing(house: House, name: str) -> None:
 
 async def test_request_ids_are_each_callers_own(house: House) -> None:
     """One caller's request id says nothing to another, whose request it would otherwise have been."""
-    request = service_pb.CreateAnalysisRequest(config=HELLO, request_id="11111111-1111-4111-8111-111111111111")
 
     async def create(caller: Connection) -> str:
-        return (await house.up.analyses.CreateAnalysis(request, metadata=caller.metadata)).analysis.name
+        return (await caller.create(HELLO, request_id="11111111-1111-4111-8111-111111111111")).name
 
     mine, again, theirs = await create(house.bob), await create(house.bob), await create(house.carol)
     assert mine == again

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from mondrian.v1 import advisor_service_pb2 as advisor_pb2
 from mondrian.v1 import model_service_pb2 as model_pb2
 from tests.checkpoints import EMBEDDED, parameters_of
-from tests.service.calls import Running, settings_for, started
+from tests.service.calls import Running, refused, settings_for, started
 
 SERVICES = {
     "mondrian.v1.AnalysisService",
@@ -103,29 +103,26 @@ async def test_pages_that_cannot_be_are_refused(five: Running, fields: dict[str,
         five.advisors.ListAdvisors(advisor_pb2.ListAdvisorsRequest(**fields)),
         five.models.ListModels(model_pb2.ListModelsRequest(**fields)),
     ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert (caught.value.details() or "").startswith(f"{field}: ")
+        outcome = await refused(call)
+        assert outcome.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert outcome.message.startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("method", ["AdvisorService/ListAdvisors", "ModelService/ListModels"])
 async def test_a_page_token_that_is_not_utf_8_is_refused_by_name(five: Running, method: str) -> None:
     """Bytes that are not text in the request of a list are INVALID_ARGUMENT with the field."""
     call: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = five.channel.unary_unary(f"/mondrian.v1.{method}")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(b"\x12\x02\xc3\x28")
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "page_token: the text is not valid UTF-8"
+    outcome = await refused(call(b"\x12\x02\xc3\x28"))
+    assert outcome.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert outcome.message == "page_token: the text is not valid UTF-8"
 
 
 async def test_a_model_that_is_not_there_is_not_found(five: Running) -> None:
     """GetModel of an unknown name is NOT_FOUND, and says which model there is."""
     for name in ("", "models/", "models/other", "early"):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await five.models.GetModel(model_pb2.GetModelRequest(name=name))
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert "models/early" in (caught.value.details() or "")
+        outcome = await refused(five.models.GetModel(model_pb2.GetModelRequest(name=name)))
+        assert outcome.code is grpc.StatusCode.NOT_FOUND
+        assert "models/early" in outcome.message
 
 
 async def test_a_loaded_model_tells_its_facts(up: Running) -> None:

@@ -36,12 +36,6 @@ def short_config() -> pb.AnalysisConfig:
     return pb.AnalysisConfig(prompt="Hello", sampling=pb.Sampling(max_tokens=4))
 
 
-async def create(up: Running, config: pb.AnalysisConfig, request_id: str = "") -> pb.Analysis:
-    """Create a detached analysis."""
-    request = service_pb.CreateAnalysisRequest(config=config, request_id=request_id)
-    return (await up.analyses.CreateAnalysis(request)).analysis
-
-
 async def get(up: Running, name: str) -> pb.Analysis:
     """Get an analysis."""
     return (await up.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))).analysis
@@ -60,7 +54,7 @@ async def watched(up: Running, name: str, after: int = 0) -> Outcome:
 
 async def test_a_created_analysis_runs_without_anybody(own: Running) -> None:
     """CreateAnalysis returns at once; polling shows state, stage, text and result, and so does a later watch."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     assert created.state == pb.ANALYSIS_STATE_ACTIVE
     await eventually(lambda: _has_text(own, created.name))
     half_way = await get(own, created.name)
@@ -89,7 +83,7 @@ async def _has_state(up: Running, name: str, state: int) -> bool:
 
 async def test_a_watch_after_any_sequence_is_the_rest(own: Running) -> None:
     """A watch after a sequence gives exactly the events that follow it; after the last one it ends at once."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     whole = await watched(own, created.name)
     for after in (0, 1, len(whole.events) // 2, len(whole.events) - 1, len(whole.events)):
         rest = await watched(own, created.name, after)
@@ -99,8 +93,7 @@ async def test_a_watch_after_any_sequence_is_the_rest(own: Running) -> None:
 
 async def test_a_thousand_reconnects_lose_and_double_nothing(own: Running) -> None:
     """Watchers that disconnect at random and come back after their last sequence see each event once."""
-    created = await create(
-        own,
+    created = await own.create(
         pb.AnalysisConfig(
             prompt="Go on.",
             sampling=LONG,
@@ -142,7 +135,7 @@ def _is_terminal(event: pb.Event) -> bool:
 
 async def test_two_hundred_watchers_and_a_slow_one_all_get_everything(own: Running) -> None:
     """Many watchers of one analysis see the same events, and one that hardly reads holds up nobody."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     slow = own.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=created.name))
     calls = [watch(own, created.name) for _ in range(200)]
     outcomes = [await call.outcome() for call in calls]
@@ -154,7 +147,7 @@ async def test_two_hundred_watchers_and_a_slow_one_all_get_everything(own: Runni
 
 async def test_ending_a_watch_never_cancels(own: Running) -> None:
     """An analysis goes on when its only watcher leaves."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     call = watch(own, created.name)
     await call.until_token()
     call.cancel()
@@ -184,7 +177,7 @@ def _analyze(up: Running, *, grace_s: float) -> Call:
 
 async def test_cancel_ends_and_keeps_the_partial_text(own: Running) -> None:
     """CancelAnalysis ends an active analysis, whose text stays; an ended one is left as it is."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     call = watch(own, created.name)
     await call.until_token()
     request = service_pb.CancelAnalysisRequest(name=created.name)
@@ -199,7 +192,7 @@ async def test_cancel_ends_and_keeps_the_partial_text(own: Running) -> None:
 
 async def test_delete_forgets_an_ended_analysis(own: Running) -> None:
     """An active analysis cannot be deleted; an ended one can, and is not found from then on."""
-    created = await create(own, long_config())
+    created = await own.create(long_config())
     request = service_pb.DeleteAnalysisRequest(name=created.name)
     error = await refused(own.analyses.DeleteAnalysis(request))
     assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ANALYSIS_ACTIVE")
@@ -219,16 +212,14 @@ async def test_fifty_callers_with_one_request_id_make_one_analysis(own: Running)
     """The same request under the same id is one analysis, whoever asks, and however; other content is refused."""
     config = short_config()
     config.sampling.temperature = 1.5
-    created = await asyncio.gather(*(create(own, config, "one-of-fifty") for _ in range(50)))
+    created = await asyncio.gather(*(own.create(config, request_id="one-of-fifty") for _ in range(50)))
     assert len({analysis.name for analysis in created}) == 1
     attached = Call(own.analyses.Analyze(service_pb.AnalyzeRequest(config=config, request_id="one-of-fifty")))
     outcome = await attached.outcome()
     assert outcome.events[0].analysis == created[0].name
     assert [event.sequence for event in outcome.events] == list(range(1, len(outcome.events) + 1))
     config.prompt = "Something else"
-    error = await refused(
-        own.analyses.CreateAnalysis(service_pb.CreateAnalysisRequest(config=config, request_id="one-of-fifty"))
-    )
+    error = await refused(own.create(config, request_id="one-of-fifty"))
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
     assert error.field_at_fault == "request_id"
 
@@ -236,11 +227,11 @@ async def test_fifty_callers_with_one_request_id_make_one_analysis(own: Running)
 async def test_a_list_has_pages_newest_first_and_filters(tmp_path: Path) -> None:
     """ListAnalyses pages from the newest to the oldest, and shows only the states that were asked for."""
     async with started(settings_for(tmp_path)) as up:
-        names = [(await create(up, short_config())).name for _ in range(5)]
+        names = [(await up.create(short_config())).name for _ in range(5)]
         for name in names:
             await watched(up, name)
-        active = await create(
-            up, pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=1500, min_tokens=1500))
+        active = await up.create(
+            pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=1500, min_tokens=1500))
         )
         first = await up.analyses.ListAnalyses(service_pb.ListAnalysesRequest(page_size=4))
         second = await up.analyses.ListAnalyses(
@@ -258,7 +249,7 @@ async def test_a_list_has_pages_newest_first_and_filters(tmp_path: Path) -> None
 async def test_expired_events_are_told_so(tmp_path: Path) -> None:
     """Once its events are deleted, an analysis is still shown, and a watch of it is FAILED_PRECONDITION."""
     async with started(settings_for(tmp_path)) as up:
-        name = (await create(up, short_config())).name
+        name = (await up.create(short_config())).name
         end = (await watched(up, name)).events[-1].create_time.ToNanoseconds() / 1e9
         await up.service.log.expire(ended_before_s=end + 0.001, keep_bytes=1 << 40)
         outcome = await watched(up, name)
@@ -273,7 +264,7 @@ async def test_expired_events_are_told_so(tmp_path: Path) -> None:
 async def test_nobody_writes_to_a_closed_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A service that ends without a drain, as one without a model does, puts away what is active; no timer is left."""
     async with started(settings_for(tmp_path)) as up:
-        name = (await create(up, long_config())).name
+        name = (await up.create(long_config())).name
         await eventually(lambda: _has_text(up, name))
     await asyncio.sleep(3 * OFTEN.progress_interval.ToTimedelta().total_seconds())
     assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]

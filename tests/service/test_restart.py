@@ -26,11 +26,6 @@ def config(picture: bytes | None = None) -> pb.AnalysisConfig:
     )
 
 
-async def create(up: Connection, asked: pb.AnalysisConfig) -> str:
-    """Create a detached analysis and return its name."""
-    return (await up.analyses.CreateAnalysis(service_pb.CreateAnalysisRequest(config=asked))).analysis.name
-
-
 def watch(up: Connection, name: str, after: int = 0) -> Call:
     """Watch an analysis."""
     return Call(up.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name, after_sequence=after)))
@@ -40,7 +35,7 @@ async def test_a_killed_server_continues_where_it_stopped(tmp_path: Path, pictur
     """After kill -9 and a new start the numbering goes on, nothing that was seen changes, and the text is the same."""
     async with program(tmp_path) as first:
         expected = [await first.ask(config(asked)) for asked in (picture, None)]
-        names = [await create(first, config(asked)) for asked in (picture, None)]
+        names = [(await first.create(config(asked))).name for asked in (picture, None)]
         calls = [watch(first, name) for name in names]
         for call in calls:
             await call.until(lambda event: event.token.first_index > 20)
@@ -61,7 +56,7 @@ async def test_a_killed_server_continues_where_it_stopped(tmp_path: Path, pictur
 async def test_sigterm_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
     """What outlasts the grace is checkpointed: its stream ends SHUTTING_DOWN, and the next start continues it."""
     async with program(tmp_path, "--shutdown-grace-s", "0.2") as first:
-        name = await create(first, config())
+        name = (await first.create(config())).name
         call = watch(first, name)
         await call.until_token()
         first.process.send_signal(signal.SIGTERM)
@@ -81,7 +76,7 @@ async def test_a_time_limit_goes_on_while_the_server_is_down(tmp_path: Path) -> 
     asked.sampling.max_tokens = asked.sampling.min_tokens = 4000
     asked.time_limit.CopyFrom(Duration(seconds=2))
     async with program(tmp_path) as first:
-        name = await create(first, asked)
+        name = (await first.create(asked)).name
         call = watch(first, name)
         await call.until_token()
         first.process.kill()

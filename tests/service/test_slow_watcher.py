@@ -58,8 +58,7 @@ async def test_a_watcher_of_a_byte_a_second_holds_up_nobody(tmp_path: Path) -> N
     async with started(settings_for(tmp_path)) as up:
         tap = Tap(up.service.port)
         async with tap.listening() as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as slow_channel:
-            request = service_pb.CreateAnalysisRequest(config=CONFIG)
-            name = (await up.analyses.CreateAnalysis(request)).analysis.name
+            name = (await up.create(CONFIG)).name
             before = psutil.Process().memory_info().rss
             watch = service_pb.WatchAnalysisRequest(name=name)
             slow = Call(Connection(channel=slow_channel).analyses.WatchAnalysis(watch))
