@@ -14,7 +14,7 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.browser.chromium import window
 from tests.browser.line import Line, line_to
-from tests.browser.visitor import LONG_MS, Visitor, get_analysis, list_analyses
+from tests.browser.visitor import LONG_MS, Visitor, list_analyses
 from tests.conditions import eventually
 from tests.scripted_engine.program import Life, command
 from tests.service.calls import Connection, Running, settings_for, started
@@ -82,7 +82,7 @@ async def test_a_cut_line_and_a_restarted_server(browser: Browser, tmp_path: Pat
             line.target = gateway_port(second)
             line.mend()
             text = await visitor.until_finished()
-            analysis = await get_analysis(second, visitor.name)
+            analysis = await second.get(visitor.name)
             assert text == analysis.text == SLOW_TEXT
             await expect(page.locator("#result-notice")).to_be_hidden()
             assert len(await list_analyses(second)) == 1
@@ -96,7 +96,7 @@ async def test_a_cut_between_two_tokens(browser: Browser, up: Running) -> None:
         await line.until_cut()
         line.mend()
         text = await visitor.until_finished()
-        assert text == (await get_analysis(up, visitor.name)).text
+        assert text == (await up.get(visitor.name)).text
         assert len(text) > 300
 
 
@@ -203,7 +203,7 @@ async def test_an_event_source_of_the_browser(browser: Browser, tmp_path: Path) 
             await line.until_cut()
             line.mend()
         seen = await _closed(visitor.page)
-        events = [event async for event in _watch(running, name)]
+        events = (await running.watched(name)).events
         assert seen["ids"] == [event.sequence for event in events]
         assert seen["text"] == "".join(event.token.text for event in events) == SLOW_TEXT
         assert seen["last"] == "completed"
@@ -218,8 +218,3 @@ async def _closed(page: Page) -> dict[str, Any]:
 
     await eventually(is_closed, within_s=60.0)
     return await page.evaluate("() => ({ ...window.seen, source: null })")
-
-
-async def _watch(server: Connection, name: str) -> AsyncGenerator[pb.Event]:
-    async for response in server.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name)):
-        yield response.event

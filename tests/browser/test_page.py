@@ -8,7 +8,7 @@ from playwright.async_api import Browser, expect
 
 from mondrian.v1 import analysis_pb2 as pb
 from tests.browser.chromium import window
-from tests.browser.visitor import LONG_MS, RED, Visitor, get_analysis, list_analyses
+from tests.browser.visitor import LONG_MS, RED, Visitor, list_analyses
 from tests.service.calls import Running
 
 STAGES = ["Queue", "Load", "Prepare", "Look", "Read", "Write", "Finish"]
@@ -21,7 +21,7 @@ async def test_a_picture_gets_the_right_answer(browser: Browser, up: Running, ad
         await page.goto(address)
         await visitor.ask("Which colour dominates?")
         text = await visitor.until_finished()
-        analysis = await get_analysis(up, await visitor.until_named())
+        analysis = await up.get(await visitor.until_named())
         assert text == analysis.text
         assert "red" in text
         assert [await step.text_content() for step in await page.locator("#stages li").all()] == STAGES
@@ -38,7 +38,7 @@ async def test_an_advisor_is_asked(browser: Browser, up: Running, address: str) 
         await page.goto(address)
         await visitor.ask("Describe this image.", advisor="Ansel")
         await visitor.until_finished()
-        assert (await get_analysis(up, visitor.name)).config.advisor == "advisors/ansel"
+        assert (await up.get(visitor.name)).config.advisor == "advisors/ansel"
         await expect(page.get_by_text("asked of Ansel")).to_be_visible()
         await page.goto(address)
         await expect(page.get_by_role("radio", name="Ansel")).to_be_checked()

@@ -8,7 +8,7 @@ from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import model_service_pb2 as model_pb
 from tests.browser.chromium import window
 from tests.browser.conftest import page_address
-from tests.browser.visitor import Visitor, get_analysis
+from tests.browser.visitor import Visitor
 from tests.conditions import eventually
 from tests.scripted_engine.program import Life, command
 from tests.service.calls import Running, settings_for, started
@@ -35,7 +35,7 @@ async def test_stop_frees_the_slot(browser: Browser, tmp_path: Path) -> None:
         await expect(page.locator("#message")).to_have_text("Stopped.")
         await eventually(lambda: running.held == (0, 0, 0, 0))
         assert await slots_in_use(running) == 0
-        analysis = await get_analysis(running, visitor.name)
+        analysis = await running.get(visitor.name)
         assert analysis.state == pb.ANALYSIS_STATE_CANCELLED
         assert await visitor.text() == analysis.text
         await expect(page.get_by_role("button", name="Ask again")).to_be_visible()

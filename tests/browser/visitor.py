@@ -55,13 +55,6 @@ class Visitor:
         return self.name
 
 
-async def get_analysis(server: Connection, name: str) -> pb.Analysis:
-    """Return what the server says of an analysis."""
-    return (
-        await server.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name), metadata=server.metadata)
-    ).analysis
-
-
 async def list_analyses(server: Connection) -> list[pb.Analysis]:
     """Return all analyses, newest first."""
     request = service_pb.ListAnalysesRequest(page_size=1000)

@@ -93,8 +93,8 @@ async def test_the_client_for_threads_begins_leaves_and_reads_on(up: Running, ph
     assert again.output.strip() == name
     whole = await run(up, *python("sync_client.py"), "read", name)
     rest = await run(up, *python("sync_client.py"), "read", name, "12")
-    kept = await up.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))
-    assert whole.output.strip() == kept.analysis.text
+    kept = await up.get(name)
+    assert whole.output.strip() == kept.text
     assert 0 < len(rest.output.strip()) < len(whole.output.strip())
     assert whole.output.endswith(rest.output)
     stopped = await run(up, *python("sync_client.py"), "stop", name)

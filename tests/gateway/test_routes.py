@@ -9,7 +9,6 @@ import pytest
 from google.api.annotations_pb2 import http as http_rule
 
 from mondrian.v1 import advisor_service_pb2, analysis_service_pb2, model_service_pb2
-from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.conditions import eventually
 from tests.gateway.conftest import Served
 from tests.gateway.face import PICTURE, Face, error_of
@@ -203,5 +202,5 @@ async def test_an_analysis_of_grpc_is_one_of_http(served: Served) -> None:
     """Both faces show the same resource."""
     name = await served.face.create({"prompt": "Hello."})
     await served.face.follow(name)
-    got = await served.running.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))
-    assert got.analysis.text == (await served.face.get(name))["text"]
+    got = await served.running.get(name)
+    assert got.text == (await served.face.get(name))["text"]

@@ -81,6 +81,20 @@ class Connection:
         request = service_pb.CreateAnalysisRequest(config=config, request_id=request_id)
         return (await self.analyses.CreateAnalysis(request, metadata=self.metadata)).analysis
 
+    async def get(self, name: str) -> pb.Analysis:
+        """Get an analysis."""
+        request = service_pb.GetAnalysisRequest(name=name)
+        return (await self.analyses.GetAnalysis(request, metadata=self.metadata)).analysis
+
+    def watch(self, name: str, after: int = 0) -> "Call":
+        """Watch an analysis, from behind the event with the number `after`."""
+        request = service_pb.WatchAnalysisRequest(name=name, after_sequence=after)
+        return Call(self.analyses.WatchAnalysis(request, metadata=self.metadata))
+
+    async def watched(self, name: str, after: int = 0) -> "Outcome":
+        """Watch an analysis to its end."""
+        return await self.watch(name, after).outcome()
+
     def send(self, data: bytes, *, compression: grpc.Compression | None = None) -> "Call":
         """Start an analysis from the bytes of a message, whatever they are."""
         analyze: grpc.aio.UnaryStreamMultiCallable[Any, service_pb.AnalyzeResponse] = self.channel.unary_stream(

@@ -127,8 +127,7 @@ async def test_anothers_analysis_does_not_exist(house: House) -> None:
     await carol_finds_nothing(house, name)
     assert (await call.outcome()).completed
     await carol_finds_nothing(house, name)
-    get = service_pb.GetAnalysisRequest(name=name)
-    assert (await house.up.analyses.GetAnalysis(get, metadata=house.bob.metadata)).analysis.name == name
+    assert (await house.bob.get(name)).name == name
 
 
 async def carol_finds_nothing(house: House, name: str) -> None:
@@ -136,16 +135,14 @@ async def carol_finds_nothing(house: House, name: str) -> None:
     stub, metadata = house.up.analyses, house.carol.metadata
     never = "analyses/" + "0" * 32
     tries: dict[str, Callable[[str], Awaitable[Any]]] = {
-        "get": lambda name: refused(stub.GetAnalysis(service_pb.GetAnalysisRequest(name=name), metadata=metadata)),
+        "get": lambda name: refused(house.carol.get(name)),
         "cancel": lambda name: refused(
             stub.CancelAnalysis(service_pb.CancelAnalysisRequest(name=name), metadata=metadata)
         ),
         "delete": lambda name: refused(
             stub.DeleteAnalysis(service_pb.DeleteAnalysisRequest(name=name), metadata=metadata)
         ),
-        "watch": lambda name: Call(
-            stub.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name), metadata=metadata)
-        ).outcome(),
+        "watch": house.carol.watched,
     }
     for what, attempt in tries.items():
         theirs, nobodys = await attempt(name), await attempt(never)

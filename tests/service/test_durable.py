@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.conditions import eventually
-from tests.service.calls import Call, Outcome, Running, refused, settings_for, started
+from tests.service.calls import Call, Running, refused, settings_for, started
 
 LONG = pb.Sampling(max_tokens=400, min_tokens=400, temperature=0.8, seed=3)
 OFTEN = pb.Delivery(token_interval=Duration(nanos=20_000_000), progress_interval=Duration(nanos=200_000_000))
@@ -36,57 +36,41 @@ def short_config() -> pb.AnalysisConfig:
     return pb.AnalysisConfig(prompt="Hello", sampling=pb.Sampling(max_tokens=4))
 
 
-async def get(up: Running, name: str) -> pb.Analysis:
-    """Get an analysis."""
-    return (await up.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))).analysis
-
-
-def watch(up: Running, name: str, after: int = 0) -> Call:
-    """Watch an analysis."""
-    request = service_pb.WatchAnalysisRequest(name=name, after_sequence=after)
-    return Call(up.analyses.WatchAnalysis(request))
-
-
-async def watched(up: Running, name: str, after: int = 0) -> Outcome:
-    """Watch an analysis to its end."""
-    return await watch(up, name, after).outcome()
-
-
 async def test_a_created_analysis_runs_without_anybody(own: Running) -> None:
     """CreateAnalysis returns at once; polling shows state, stage, text and result, and so does a later watch."""
     created = await own.create(long_config())
     assert created.state == pb.ANALYSIS_STATE_ACTIVE
     await eventually(lambda: _has_text(own, created.name))
-    half_way = await get(own, created.name)
+    half_way = await own.get(created.name)
     assert half_way.progress.stage == pb.STAGE_GENERATING
     assert half_way.progress.message.startswith("Generating analysis...")
     await eventually(lambda: _has_state(own, created.name, pb.ANALYSIS_STATE_COMPLETED))
-    done = await get(own, created.name)
+    done = await own.get(created.name)
     assert done.text.startswith(half_way.text)
     assert done.completed.finish_reason == pb.FINISH_REASON_MAX_TOKENS
     assert done.completed.usage.output_tokens == 400
     assert done.end_time.ToDatetime() > done.create_time.ToDatetime()
     assert done.config.prompt == "Go on."
     assert done.config.sampling.seed == 3
-    outcome = await watched(own, created.name)
+    outcome = await own.watched(created.name)
     assert outcome.text == done.text
     assert outcome.code is grpc.StatusCode.OK
 
 
 async def _has_text(up: Running, name: str) -> bool:
-    return (await get(up, name)).text != ""
+    return (await up.get(name)).text != ""
 
 
 async def _has_state(up: Running, name: str, state: int) -> bool:
-    return (await get(up, name)).state == state
+    return (await up.get(name)).state == state
 
 
 async def test_a_watch_after_any_sequence_is_the_rest(own: Running) -> None:
     """A watch after a sequence gives exactly the events that follow it; after the last one it ends at once."""
     created = await own.create(long_config())
-    whole = await watched(own, created.name)
+    whole = await own.watched(created.name)
     for after in (0, 1, len(whole.events) // 2, len(whole.events) - 1, len(whole.events)):
-        rest = await watched(own, created.name, after)
+        rest = await own.watched(created.name, after)
         assert rest.events == whole.events[after:]
         assert rest.code is grpc.StatusCode.OK
 
@@ -102,7 +86,7 @@ async def test_a_thousand_reconnects_lose_and_double_nothing(own: Running) -> No
     )
     chance = random.Random(5)  # moments, not secrets
     seen = await asyncio.gather(*(_in_pieces(own, created.name, chance) for _ in range(20)))
-    whole = await watched(own, created.name)
+    whole = await own.watched(created.name)
     assert sum(pieces for _, pieces in seen) >= 1000
     for events, _ in seen:
         assert events == whole.events
@@ -137,7 +121,7 @@ async def test_two_hundred_watchers_and_a_slow_one_all_get_everything(own: Runni
     """Many watchers of one analysis see the same events, and one that hardly reads holds up nobody."""
     created = await own.create(long_config())
     slow = own.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=created.name))
-    calls = [watch(own, created.name) for _ in range(200)]
+    calls = [own.watch(created.name) for _ in range(200)]
     outcomes = [await call.outcome() for call in calls]
     assert all(outcome.events == outcomes[0].events for outcome in outcomes)
     assert outcomes[0].completed.usage.output_tokens == 400
@@ -148,7 +132,7 @@ async def test_two_hundred_watchers_and_a_slow_one_all_get_everything(own: Runni
 async def test_ending_a_watch_never_cancels(own: Running) -> None:
     """An analysis goes on when its only watcher leaves."""
     created = await own.create(long_config())
-    call = watch(own, created.name)
+    call = own.watch(created.name)
     await call.until_token()
     call.cancel()
     await eventually(lambda: _has_state(own, created.name, pb.ANALYSIS_STATE_COMPLETED))
@@ -159,12 +143,12 @@ async def test_a_dropped_call_is_cancelled_after_its_grace_unless_somebody_watch
     abandoned, kept = (_analyze(own, grace_s=0.5) for _ in range(2))
     at_once = _analyze(own, grace_s=0.0)
     names = [(await call.until_token()).analysis for call in (at_once, abandoned, kept)]
-    watcher = watch(own, names[2])
+    watcher = own.watch(names[2])
     await watcher.until_token()
     for call in (at_once, abandoned, kept):
         call.cancel()
     await eventually(lambda: _has_state(own, names[0], pb.ANALYSIS_STATE_CANCELLED), within_s=0.5)
-    assert (await get(own, names[1])).state == pb.ANALYSIS_STATE_ACTIVE, "the grace is not over"
+    assert (await own.get(names[1])).state == pb.ANALYSIS_STATE_ACTIVE, "the grace is not over"
     await eventually(lambda: _has_state(own, names[1], pb.ANALYSIS_STATE_CANCELLED), within_s=5)
     assert (await watcher.outcome()).completed.finish_reason == pb.FINISH_REASON_MAX_TOKENS
 
@@ -178,7 +162,7 @@ def _analyze(up: Running, *, grace_s: float) -> Call:
 async def test_cancel_ends_and_keeps_the_partial_text(own: Running) -> None:
     """CancelAnalysis ends an active analysis, whose text stays; an ended one is left as it is."""
     created = await own.create(long_config())
-    call = watch(own, created.name)
+    call = own.watch(created.name)
     await call.until_token()
     request = service_pb.CancelAnalysisRequest(name=created.name)
     cancelled = (await own.analyses.CancelAnalysis(request)).analysis
@@ -205,7 +189,7 @@ async def test_delete_forgets_an_ended_analysis(own: Running) -> None:
     ):
         gone = await refused(call)
         assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "ANALYSIS_NOT_FOUND")
-    assert (await watched(own, created.name)).reason == "ANALYSIS_NOT_FOUND"
+    assert (await own.watched(created.name)).reason == "ANALYSIS_NOT_FOUND"
 
 
 async def test_fifty_callers_with_one_request_id_make_one_analysis(own: Running) -> None:
@@ -229,7 +213,7 @@ async def test_a_list_has_pages_newest_first_and_filters(tmp_path: Path) -> None
     async with started(settings_for(tmp_path)) as up:
         names = [(await up.create(short_config())).name for _ in range(5)]
         for name in names:
-            await watched(up, name)
+            await up.watched(name)
         active = await up.create(
             pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=1500, min_tokens=1500))
         )
@@ -250,11 +234,11 @@ async def test_expired_events_are_told_so(tmp_path: Path) -> None:
     """Once its events are deleted, an analysis is still shown, and a watch of it is FAILED_PRECONDITION."""
     async with started(settings_for(tmp_path)) as up:
         name = (await up.create(short_config())).name
-        end = (await watched(up, name)).events[-1].create_time.ToNanoseconds() / 1e9
+        end = (await up.watched(name)).events[-1].create_time.ToNanoseconds() / 1e9
         await up.service.log.expire(ended_before_s=end + 0.001, keep_bytes=1 << 40)
-        outcome = await watched(up, name)
+        outcome = await up.watched(name)
         assert (outcome.code, outcome.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "EVENTS_EXPIRED")
-        shown = await get(up, name)
+        shown = await up.get(name)
         assert shown.expired
         assert shown.state == pb.ANALYSIS_STATE_COMPLETED
         assert shown.text == ""

@@ -92,7 +92,7 @@ async def test_a_lost_log_ends_streams_and_cancels(tmp_path: Path) -> None:
     async with started(settings_for(tmp_path)) as up:
         call = up.call(LONGEST)
         first = await call.until_token()
-        watch = Call(up.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=first.analysis)))
+        watch = up.watch(first.analysis)
         await watch.until_token()
         (tmp_path / LOG_NAME).unlink()
         for outcome in (await call.outcome(), await watch.outcome()):

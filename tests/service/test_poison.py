@@ -6,10 +6,9 @@ from pathlib import Path
 import grpc
 
 from mondrian.v1 import analysis_pb2 as pb
-from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.conditions import eventually
 from tests.scripted_engine import Life, command, starts
-from tests.service.calls import Call, Running, settings_for, started
+from tests.service.calls import Running, settings_for, started
 
 WHOLE = "".join(f"t{number} " for number in range(1, 61))
 
@@ -44,10 +43,10 @@ async def test_the_poisonous_one_fails_after_three_crashes_and_seven_innocents_c
 
 async def _stays_failed(up: Running, name: str) -> None:
     """A poll and a later watch tell the same end, and nothing starts it again."""
-    analysis = (await up.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))).analysis
+    analysis = await up.get(name)
     assert analysis.state == pb.ANALYSIS_STATE_FAILED
     assert analysis.failed.error.code == grpc.StatusCode.INTERNAL.value[0]
-    again = await Call(up.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name))).outcome()
+    again = await up.watched(name)
     assert again.code is grpc.StatusCode.OK
     assert again.events[-1].failed == analysis.failed
 

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from mondrian.v1 import analysis_pb2 as pb
 from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.conditions import eventually
-from tests.service.calls import Call, Connection
+from tests.service.calls import Call
 from tests.service.programs import Program, program
 
 SAMPLING = pb.Sampling(max_tokens=500, min_tokens=500, temperature=0.9, top_p=0.95, repetition_penalty=1.1, seed=21)
@@ -26,17 +26,12 @@ def config(picture: bytes | None = None) -> pb.AnalysisConfig:
     )
 
 
-def watch(up: Connection, name: str, after: int = 0) -> Call:
-    """Watch an analysis."""
-    return Call(up.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name, after_sequence=after)))
-
-
 async def test_a_killed_server_continues_where_it_stopped(tmp_path: Path, picture: bytes) -> None:
     """After kill -9 and a new start the numbering goes on, nothing that was seen changes, and the text is the same."""
     async with program(tmp_path) as first:
         expected = [await first.ask(config(asked)) for asked in (picture, None)]
         names = [(await first.create(config(asked))).name for asked in (picture, None)]
-        calls = [watch(first, name) for name in names]
+        calls = [first.watch(name) for name in names]
         for call in calls:
             await call.until(lambda event: event.token.first_index > 20)
         first.process.kill()
@@ -44,20 +39,20 @@ async def test_a_killed_server_continues_where_it_stopped(tmp_path: Path, pictur
     async with program(tmp_path) as second:
         for name, before, undisturbed in zip(names, seen, expected, strict=True):
             assert before.code is grpc.StatusCode.UNAVAILABLE
-            rest = await watch(second, name, before.events[-1].sequence).outcome()
+            rest = await second.watched(name, before.events[-1].sequence)
             events = [*before.events, *rest.events]
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
             assert [id_ for event in events for id_ in event.token.ids] == undisturbed.ids
             assert "".join(event.token.text for event in events) == undisturbed.text == rest.completed.text
             assert max(event.progress.continuations for event in events) == 1
-            assert (await watch(second, name).outcome()).events == events, "the log holds what was seen"
+            assert (await second.watched(name)).events == events, "the log holds what was seen"
 
 
 async def test_sigterm_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
     """What outlasts the grace is checkpointed: its stream ends SHUTTING_DOWN, and the next start continues it."""
     async with program(tmp_path, "--shutdown-grace-s", "0.2") as first:
         name = (await first.create(config())).name
-        call = watch(first, name)
+        call = first.watch(name)
         await call.until_token()
         first.process.send_signal(signal.SIGTERM)
         before = await call.outcome()
@@ -65,7 +60,7 @@ async def test_sigterm_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None
         assert before.retry_after_s > 0
         assert await first.ended(within_s=5.0) == 0
     async with program(tmp_path) as second:
-        after = await watch(second, name, before.events[-1].sequence).outcome()
+        after = await second.watched(name, before.events[-1].sequence)
         assert before.text + after.text == after.completed.text
         assert len(before.ids) + len(after.ids) == 500
 
@@ -77,12 +72,12 @@ async def test_a_time_limit_goes_on_while_the_server_is_down(tmp_path: Path) -> 
     asked.time_limit.CopyFrom(Duration(seconds=2))
     async with program(tmp_path) as first:
         name = (await first.create(asked)).name
-        call = watch(first, name)
+        call = first.watch(name)
         await call.until_token()
         first.process.kill()
         before = await call.outcome()
     async with program(tmp_path) as second:
-        after = await watch(second, name, before.events[-1].sequence).outcome()
+        after = await second.watched(name, before.events[-1].sequence)
         assert after.completed.finish_reason == pb.FINISH_REASON_DEADLINE
         assert after.completed.text.startswith(before.text)
 
@@ -108,4 +103,4 @@ def _analyze(up: Program, *, grace_s: int) -> Call:
 
 
 async def _state_is(up: Program, name: str, state: int) -> bool:
-    return (await up.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=name))).analysis.state == state
+    return (await up.get(name)).state == state
