@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.core as mx
 import msgspec
-from mlx import nn
 from mlx.utils import tree_flatten, tree_map
 from mlx_vlm import load
 from mlx_vlm.generate import BatchGenerator
@@ -23,22 +22,22 @@ from PIL import Image
 
 from bench.board import Board
 from bench.plan import Plan, Request
+from mondrian_server.engine.process.linear_layers import speed_up_linear_layers
 
 
 class Bare:
-    """The model and its processor."""
+    """The model as mlx-vlm loads it, and once more with the engine's linear layers; and its processor."""
 
     def __init__(self, model: str):
         """Load the model."""
-        self._model, self._processor = load(model)
-        if mx.default_device().type == mx.DeviceType.cpu:
-            self._model.update(tree_map(lambda a: a.astype(mx.float32), self._model.parameters()))
-        mx.eval([array for _, array in tree_flatten(self._model.parameters())])
-        self._by_input = False
+        self._as_it_comes, self._processor = _load(model)
+        self._sped_up, _ = _load(model)
+        speed_up_linear_layers(self._sped_up, apart=True)
+        self._model = self._as_it_comes
 
     def run(self, plan: Plan) -> bytes:
         """Serve the requests of a plan as they become due, so many prompts at a time; return what was seen."""
-        self._lay_out(by_input=plan.by_input)
+        self._model = self._sped_up if plan.sped_up else self._as_it_comes
         generator = BatchGenerator(
             self._model.language_model,
             self._processor,
@@ -64,16 +63,6 @@ class Bare:
                     left -= 1
         generator.close()
         return msgspec.json.encode(board.run())
-
-    def _lay_out(self, *, by_input: bool) -> None:
-        """Store the weights of linear layers by input feature, as the engine does on the CPU, or as they came."""
-        if by_input is not self._by_input:
-            self._by_input = by_input
-            for _, module in self._model.named_modules():
-                if isinstance(module, nn.Linear):
-                    weight = module.weight
-                    module.weight = mx.contiguous(weight.T).T if by_input else mx.contiguous(weight)
-                    mx.eval(module.weight)
 
     def _admit(
         self,
@@ -105,6 +94,14 @@ class Bare:
         kept = {name: value for name, value in embedded.items() if value is not None}
         mx.eval(list(kept.values()))
         return ids[0].tolist(), kept
+
+
+def _load(model: str) -> tuple[Any, Any]:
+    loaded, processor = load(model)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        loaded.update(tree_map(lambda a: a.astype(mx.float32), loaded.parameters()))
+    mx.eval([array for _, array in tree_flatten(loaded.parameters())])
+    return loaded, processor
 
 
 def _is_due(board: Board, request: Request) -> bool:

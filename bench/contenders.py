@@ -8,9 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import grpc
 import msgspec
@@ -23,9 +24,9 @@ _START_S = 180.0
 _STOP_S = 30.0
 
 BARE_ONE, BARE_EIGHT, PEER = "bare, one by one", "bare, in eights", "mlx_vlm.server"
-BARE_LAID_OUT = "bare, one by one, our layout"
+BARE_SPED_UP = "bare, one by one, our linear layers"
 GRPC, GRPC_EACH, SSE = "Mondrian gRPC", "Mondrian gRPC, interval 0", "Mondrian SSE"
-NAMES = (BARE_ONE, BARE_EIGHT, BARE_LAID_OUT, PEER, GRPC, GRPC_EACH, SSE)
+NAMES = (BARE_ONE, BARE_EIGHT, BARE_SPED_UP, PEER, GRPC, GRPC_EACH, SSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Contender:
     model: str = ""
     token_interval_s: float | None = None
     prefill_rows: int = 1
-    by_input: bool = False
+    sped_up: bool = False
 
     @property
     def salt(self) -> int:
@@ -67,7 +68,7 @@ class Contender:
             model=self.model,
             token_interval_s=self.token_interval_s,
             prefill_rows=self.prefill_rows,
-            by_input=self.by_input,
+            sped_up=self.sped_up,
             kill=kill,
             kill_when=kill_when,
         )
@@ -97,7 +98,7 @@ def started(
     """Run those contenders beside each other; all but the one that is asked stand idle. `extra`: Mondrian's flags."""
     with contextlib.ExitStack() as stack:
         running: dict[str, Contender] = {}
-        if {BARE_ONE, BARE_EIGHT, BARE_LAID_OUT} & set(names):
+        if {BARE_ONE, BARE_EIGHT, BARE_SPED_UP} & set(names):
             bare = stack.enter_context(_bare(model, folder))
             running |= {n: c for n, c in bare.items() if n in names}
         if PEER in names:
@@ -110,15 +111,16 @@ def started(
 
 @contextlib.contextmanager
 def _bare(model: str, folder: Path) -> Generator[dict[str, Contender]]:
-    with _program(("-m", "bench.bare", model), folder, "bare", answers=True) as process:
+    one_thread = {"OPENBLAS_NUM_THREADS": "1"}  # As in the engine, for its linear layers.
+    with _program(("-m", "bench.bare", model), folder, "bare", answers=True, environment=one_thread) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError("the bare generator did not start")
         yield {
             name: Contender(
-                name=name, process=process, protocol="bare", folder=folder, prefill_rows=rows, by_input=by_input
+                name=name, process=process, protocol="bare", folder=folder, prefill_rows=rows, sped_up=sped_up
             )
-            for name, rows, by_input in ((BARE_ONE, 1, False), (BARE_EIGHT, 8, False), (BARE_LAID_OUT, 1, True))
+            for name, rows, sped_up in ((BARE_ONE, 1, False), (BARE_EIGHT, 8, False), (BARE_SPED_UP, 1, True))
         }
 
 
@@ -171,7 +173,12 @@ def _ours(
 
 @contextlib.contextmanager
 def _program(
-    arguments: Sequence[str], folder: Path, name: str, *, answers: bool = False
+    arguments: Sequence[str],
+    folder: Path,
+    name: str,
+    *,
+    answers: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> "Generator[subprocess.Popen[str]]":
     """Run a program and see it end.
 
@@ -186,7 +193,7 @@ def _program(
             stdout=subprocess.PIPE if answers else log,
             stderr=log,
             text=True,
-            env=os.environ | quiet,
+            env=os.environ | quiet | dict(environment),
         )
     try:
         yield process

@@ -37,7 +37,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     protocol: `grpc`, `gateway`, `openai` or `bare`.
     token_interval_s: how Mondrian is to collect tokens; None: as it comes.
     prefill_rows: how many prompts the bare generator reads at once.
-    by_input: whether the bare generator's weights lie as the engine lays them out.
+    sped_up: whether the bare generator's linear layers are the engine's.
     kill: a process that is killed at the moment `kill_when`; 0: none.
     """
 
@@ -47,7 +47,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     model: str = ""
     token_interval_s: float | None = None
     prefill_rows: int = 1
-    by_input: bool = False
+    sped_up: bool = False
     kill: int = 0
     kill_when: When | None = None
 

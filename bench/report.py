@@ -19,7 +19,17 @@ from bench.plot import draw
 from bench.transport import TRANSPORT
 from bench.workloads import WORKLOADS
 
-_PACKAGES = ("mlx", "mlx-vlm", "transformers", "grpcio", "protobuf", "uvicorn", "sse-starlette", "mondrian-vision")
+_PACKAGES = (
+    "mlx",
+    "mlx-vlm",
+    "numpy",
+    "transformers",
+    "grpcio",
+    "protobuf",
+    "uvicorn",
+    "sse-starlette",
+    "mondrian-vision",
+)
 
 _INTRODUCTION = """\
 Written by `make bench`; nothing here gates a test. Every figure is the median over rounds, with the range behind it;
@@ -28,8 +38,9 @@ machine falls on all of them alike. All contenders run all the time and stand id
 a process of its own, the same for all; it counts tokens, not frames.
 
 - **bare**: mlx-vlm's `BatchGenerator` in one process, its weights widened to float32 as the engine does, admitting and
-  prefilling one picture at a time or eight. The better of the two is the limit in the bounds. *Our layout* is the same
-  with the weights laid out as the engine lays them out on the CPU: what the rest of the engine adds or costs.
+  prefilling one picture at a time or eight. The better of the two is the limit in the bounds. *Our linear
+  layers* is the same with the engine's linear layers: what the rest of the engine adds or costs. One process holds both
+  models.
 - **mlx_vlm.server**: as it comes, over SSE. Its vision cache and its settings are its own.
 - **Mondrian**: as it comes, over gRPC, over gRPC with `token_interval = 0` (each step is sent), and over SSE.
 

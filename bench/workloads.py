@@ -9,12 +9,12 @@ from typing import Any
 
 import psutil
 
-from bench.contenders import BARE_EIGHT, BARE_LAID_OUT, BARE_ONE, GRPC, GRPC_EACH, PEER, SSE, Contender, Measured
+from bench.contenders import BARE_EIGHT, BARE_ONE, BARE_SPED_UP, GRPC, GRPC_EACH, PEER, SSE, Contender, Measured
 from bench.figures import Figures, gaps, percentile, stream_figures
 from bench.material import ADVICE, QUESTIONS, question, write_pictures
 from bench.plan import Request, When
 
-ALL = (BARE_ONE, BARE_EIGHT, BARE_LAID_OUT, PEER, GRPC, GRPC_EACH, SSE)
+ALL = (BARE_ONE, BARE_EIGHT, BARE_SPED_UP, PEER, GRPC, GRPC_EACH, SSE)
 _COUNTED = ("tokens/s", "first p50 s", "first p99 s", "between p50 ms", "between p99 ms", "CPU s/1000", "peak MB")
 
 

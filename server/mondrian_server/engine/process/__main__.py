@@ -43,6 +43,7 @@ def _serve(channel: BlockingChannel[ToEngine], config: EngineConfig) -> int:
     with operations.running("load"):
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; pictures have threads of their own (`Encoder`).
         # Imported here: mlx-vlm takes seconds to import, and beats must not wait for that.
         from mondrian_server.engine.process.engine import serve  # noqa: PLC0415
     return serve(config, outbox, operations, letters, submissions, held)

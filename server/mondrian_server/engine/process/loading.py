@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mondrian_server.engine.process.hub import DownloadError, find
-from mondrian_server.engine.process.layout import lay_out_for_cpu
+from mondrian_server.engine.process.linear_layers import speed_up_linear_layers
 from mondrian_server.engine.process.mlx_internals import keep_numpy
 from mondrian_server.engine.process.mlx_typed import change_parameters, evaluate, member, parameters
 from mondrian_server.engine.process.prompts import PromptFormat, read_format
@@ -98,7 +98,8 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
     _check_kv_groups(model.config, config)
     _widen_on_cpu(model)
     weights = _evaluate(model, report)
-    lay_out_for_cpu(model)
+    encodes = _ENCODES.get(str(model.config.model_type), Encodes.WHOLE)
+    speed_up_linear_layers(model, apart=encodes is not Encodes.WHOLE)
     keep_numpy(processor)
     vocabulary = read_vocabulary(processor, model.config)
     chat = read_format(processor, model.config, thinking=config.thinking)
@@ -114,7 +115,7 @@ def _load(config: EngineConfig, report: Callable[[Loading], None]) -> LoadedMode
         description=_describe(model, config, weights, accepts_images=accepts_images),
         format=chat,
         budget=read_budget(chat.tokenizer, chat.frame(0).after, config.thinking_budget_tokens),
-        encodes=_ENCODES.get(str(model.config.model_type), Encodes.WHOLE),
+        encodes=encodes,
         placeholder=placeholder if isinstance(placeholder, str) else "",
         image_token=image_token,
         cache_bytes_per_token=_cache_bytes_per_token(model),

@@ -86,7 +86,8 @@ def pace_vision(model: Any) -> None:
     """Make a model compute its vision half layer by layer, where its layers are found.
 
     mlx 0.32 lets no thread go on that has anything to compute while about a hundred operations are under way in the
-    whole process. A picture is more than that, so a thread that encodes one at once holds up every decode step.
+    whole process. A picture is more than that, so a thread that encodes one at once holds up every decode step. (Linear
+    layers that numpy computes end each run of operations, too; quantised and half-precision ones do not.)
     """
     tower = getattr(model, "vision_tower", None) or getattr(model, "vision_model", None)
     tower = getattr(tower, "vision_model", tower)

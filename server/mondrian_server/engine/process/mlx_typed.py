@@ -27,7 +27,7 @@ def to_mlx(array: npt.NDArray[Any]) -> mx.array:
 
 
 def to_numpy(array: mx.array) -> npt.NDArray[Any]:
-    """Copy an array from the device, waiting for it if need be."""
+    """Return what an array holds, waiting for it if need be: the same memory, where the CPU can see it."""
     return np.asarray(cast("Any", array))
 
 
