@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_quick_run_measures_both_sides_and_writes_its_tables(tmp_path: Path) -> None:
     """One stream of the bare generator and of Mondrian: every token comes, and the report names both."""
-    report, raw = tmp_path / "results.md", tmp_path / "raw.json"
+    report, raw = tmp_path / "new" / "results.md", tmp_path / "another" / "raw.json"
     what = ("--quick", "--workloads", "streams-1", "--contenders", "bare,mondrian grpc")
     subprocess.run(
         (sys.executable, "-m", "bench", *what, "--output", str(report), "--raw", str(raw)),
