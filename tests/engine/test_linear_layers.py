@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx import nn
 
+from mondrian_server.engine.process import loading
 from mondrian_server.engine.process.linear_layers import speed_up_linear_layers
-from mondrian_server.engine.process.loading import load
 from mondrian_server.engine.process.mlx_typed import evaluate, member, parameters, to_numpy
 from mondrian_server.engine.protocol import EngineConfig
 from tests.checkpoints import EMBEDDED
@@ -96,9 +96,10 @@ def test_layers_of_other_kinds_stay() -> None:
         assert np.array_equal(to_numpy(model.vision_tower(_inputs(4, 160))), expected)
 
 
-def test_a_loaded_model_has_them() -> None:
+def test_a_loaded_model_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every linear layer of the embedded model outside its language half is numpy's, and none within; all count."""
-    model = load(EngineConfig(model=str(EMBEDDED), slots=1, prefill_step_tokens=16), lambda _: None)
+    monkeypatch.setattr(loading, "keep_numpy", id)  # It changes mlx-vlm, for every test of this process.
+    model = loading.load(EngineConfig(model=str(EMBEDDED), slots=1, prefill_step_tokens=16), lambda _: None)
     language = {id(module) for _, module in model.model.language_model.named_modules()}
     layers = [module for _, module in model.model.named_modules() if isinstance(module, nn.Linear)]
     assert {id(layer) in language for layer in layers} == {True, False}
