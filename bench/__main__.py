@@ -61,7 +61,7 @@ def main(
     """Measure Mondrian beside the bare engine and mlx_vlm.server on this machine."""
     rounds, tokens = (1, 8) if quick else (rounds, tokens)
     wanted, asked = _names(_KNOWN, workloads), _names(NAMES, contenders)
-    for file in (output, *((raw,) if raw else ())):  # Not an hour later, when there is something to write.
+    for file in filter(None, (output, raw)):  # Not an hour later, when there is something to write.
         file.parent.mkdir(parents=True, exist_ok=True)
     results = Results.begin(rounds=rounds, tokens=tokens)
     for earlier in merge:

@@ -8,10 +8,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import grpc
 import msgspec
@@ -111,8 +110,9 @@ def started(
 
 @contextlib.contextmanager
 def _bare(model: str, folder: Path) -> Generator[dict[str, Contender]]:
-    one_thread = {"OPENBLAS_NUM_THREADS": "1"}  # As in the engine, for its linear layers.
-    with _program(("-m", "bench.bare", model), folder, "bare", answers=True, environment=one_thread) as process:
+    program = ("-m", "bench.bare", model)
+    # One thread for numpy, as in the engine.
+    with _program(program, folder, "bare", answers=True, OPENBLAS_NUM_THREADS="1") as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError("the bare generator did not start")
@@ -173,14 +173,9 @@ def _ours(
 
 @contextlib.contextmanager
 def _program(
-    arguments: Sequence[str],
-    folder: Path,
-    name: str,
-    *,
-    answers: bool = False,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    arguments: Sequence[str], folder: Path, name: str, *, answers: bool = False, **environment: str
 ) -> "Generator[subprocess.Popen[str]]":
-    """Run a program and see it end.
+    """Run a program with those variables in its environment, and see it end.
 
     What it writes goes to a file, but for the answers of one that is read: a program stands still when it has written
     64 KiB to a pipe that nobody reads.
@@ -193,7 +188,7 @@ def _program(
             stdout=subprocess.PIPE if answers else log,
             stderr=log,
             text=True,
-            env=os.environ | quiet | dict(environment),
+            env=os.environ | quiet | environment,
         )
     try:
         yield process

@@ -9,12 +9,10 @@ import pytest
 from google.protobuf import json_format
 
 from mondrian.v1 import analysis_pb2 as pb
-from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.client.scripted_server import ScriptedServer, playing
 from tests.conditions import eventually
 from tests.gateway.conftest import Served
 from tests.gateway.face import Face, Stream, connected, error_of, facing, free_port, standing_alone, take
-from tests.service.calls import Call
 from tests.service.programs import program
 
 LONG = {"prompt": "Describe it.", "sampling": {"minTokens": 400, "maxTokens": 400}}
@@ -26,8 +24,7 @@ async def test_the_events_are_those_of_the_contract(served: Served) -> None:
     name = await served.face.create(LONG)
     stream = await served.face.follow(name)
     stream.assert_whole()
-    watch = served.running.analyses.WatchAnalysis(service_pb.WatchAnalysisRequest(name=name))
-    expected = (await Call(watch).outcome()).events
+    expected = (await served.running.watched(name)).events
     for seen, event in zip(stream.events, expected, strict=True):
         assert seen.event == event.WhichOneof("payload")
         assert json_format.ParseDict(seen.data, pb.Event()) == event

@@ -183,7 +183,7 @@ async def test_delete_forgets_an_ended_analysis(own: Running) -> None:
     await own.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=created.name))
     await own.analyses.DeleteAnalysis(request)
     for call in (
-        own.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name=created.name)),
+        own.get(created.name),
         own.analyses.DeleteAnalysis(request),
         own.analyses.CancelAnalysis(service_pb.CancelAnalysisRequest(name=created.name)),
     ):

@@ -155,7 +155,7 @@ async def test_failures_are_counted_by_reason_and_calls_by_code(small: Running) 
     in_time = await small.ask(asking("all the colours " * 500, time_limit=Duration(nanos=1_000_000)))
     empty = await small.ask(pb.AnalysisConfig())
     with contextlib.suppress(grpc.aio.AioRpcError):
-        await small.analyses.GetAnalysis(service_pb.GetAnalysisRequest(name="analyses/none"))
+        await small.get("analyses/none")
     with contextlib.suppress(grpc.aio.AioRpcError):
         await small.channel.unary_unary("/secret.Service/Secret")(b"")
     reasons = [outcome.reason for outcome in (bad_image, too_long, in_time)]

@@ -9,8 +9,7 @@ import grpc
 import psutil
 
 from mondrian.v1 import analysis_pb2 as pb
-from mondrian.v1 import analysis_service_pb2 as service_pb
-from tests.service.calls import Call, Connection, settings_for, started
+from tests.service.calls import Connection, settings_for, started
 
 CONFIG = pb.AnalysisConfig(prompt="Go on.", sampling=pb.Sampling(max_tokens=500, min_tokens=500))
 WATCHERS = 200
@@ -60,9 +59,8 @@ async def test_a_watcher_of_a_byte_a_second_holds_up_nobody(tmp_path: Path) -> N
         async with tap.listening() as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as slow_channel:
             name = (await up.create(CONFIG)).name
             before = psutil.Process().memory_info().rss
-            watch = service_pb.WatchAnalysisRequest(name=name)
-            slow = Call(Connection(channel=slow_channel).analyses.WatchAnalysis(watch))
-            calls = [Call(up.analyses.WatchAnalysis(watch)) for _ in range(WATCHERS)]
+            slow = Connection(channel=slow_channel).watch(name)
+            calls = [up.watch(name) for _ in range(WATCHERS)]
             outcomes = [await call.outcome() for call in calls]
             assert all(outcome.events == outcomes[0].events for outcome in outcomes)
             assert outcomes[0].completed.usage.output_tokens == 500

@@ -10,7 +10,6 @@ import trustme
 from structlog.testing import capture_logs
 
 from mondrian.v1 import analysis_pb2 as pb
-from mondrian.v1 import analysis_service_pb2 as service_pb
 from mondrian_server.callers import CallerLimits
 from mondrian_server.callers.editing import add_key
 from mondrian_server.callers.keys import Key
@@ -67,12 +66,11 @@ async def test_a_client_certificate_names_its_caller(authority: Authority, tmp_p
     async with authority.started(settings, bob) as up:
         port = up.service.port
         name = (await up.ask(tokens(4))).events[0].analysis
-        get = service_pb.GetAnalysisRequest(name=name)
         async with authority.channel(port, bobs_phone) as channel:
-            assert (await Connection(channel=channel).analyses.GetAnalysis(get)).analysis.name == name
+            assert (await Connection(channel=channel).get(name)).name == name
         async with authority.channel(port, nameless) as channel:
             camera = Connection(channel=channel)
-            assert (await refused(camera.analyses.GetAnalysis(get))).reason == "ANALYSIS_NOT_FOUND"
+            assert (await refused(camera.get(name))).reason == "ANALYSIS_NOT_FOUND"
             theirs = (await camera.ask(tokens(4))).events[0].analysis
         assert (await up.service.log.get(name)).caller == "bob"
         assert (await up.service.log.get(theirs)).caller == "camera.example"
