@@ -46,14 +46,29 @@ async def test_the_call_deadline_delivers_what_there_is(small: Running) -> None:
     await eventually(lambda: small.held == (0, 0, 0, 0))
 
 
+def seconds_given(accepted: pb.Event) -> float:
+    """Return how long after its acceptance an analysis is to be ended at the latest."""
+    return (accepted.accepted.deadline_time.ToDatetime() - accepted.create_time.ToDatetime()).total_seconds()
+
+
+async def test_the_callers_own_deadline_counts(small: Running) -> None:
+    """Also where gRPC tells the server of a later one: it sends a longer timeout of the same connection again."""
+    config = pb.AnalysisConfig(prompt="Go on.", sampling=LONG)
+    calls = [small.call(config, timeout_s=timeout_s) for timeout_s in (102.0, 100.0)]
+    _, given_s = [seconds_given(await call.until(lambda event: event.HasField("accepted"))) for call in calls]
+    assert given_s < 100.0 - MARGIN_S
+    for call in calls:
+        call.cancel()
+    await eventually(lambda: small.held == (0, 0, 0, 0))
+
+
 async def test_the_time_limit_does_the_same(small: Running) -> None:
     """A time_limit ends an analysis as a deadline does, queue included, and `accepted` says when."""
     config = pb.AnalysisConfig(prompt="Go on.", sampling=LONG, time_limit=seconds(1.0))
     outcome = await small.ask(config)
     assert outcome.completed.finish_reason == pb.FINISH_REASON_DEADLINE
     assert outcome.completed.timings.total.ToNanoseconds() / 1e9 == pytest.approx(1.0, abs=0.5)
-    limit = outcome.accepted.deadline_time.ToDatetime() - outcome.events[0].create_time.ToDatetime()
-    assert limit.total_seconds() == pytest.approx(1.0, abs=0.1)
+    assert seconds_given(outcome.events[0]) == pytest.approx(1.0, abs=0.1)
 
 
 async def test_a_deadline_in_the_queue_is_deadline_exceeded(small: Running) -> None:

@@ -1,7 +1,6 @@
 """AnalysisService over the analyses."""
 
 from contextlib import aclosing
-from typing import cast
 
 import structlog
 
@@ -12,6 +11,7 @@ from mondrian_server.events import Cancelled, Event, Failed
 from mondrian_server.log.interface import State
 from mondrian_server.rpc.authentication import caller
 from mondrian_server.rpc.convert import from_event, from_view, to_request, to_seconds
+from mondrian_server.rpc.deadlines import deadline
 from mondrian_server.rpc.door import Door
 from mondrian_server.rpc.paging import checked_page_size, to_position
 from mondrian_server.rpc.reception import Context
@@ -21,9 +21,6 @@ from mondrian_server.rpc.status import cancelled_status
 
 MAX_DISCONNECT_GRACE_S = 3600.0
 DEFAULT_PAGE_SIZE = 50
-
-_NO_DEADLINE_S = 1e8
-"""grpc may tell a call without a deadline by a time that is years away."""
 
 
 class AnalysisServicer:
@@ -40,7 +37,7 @@ class AnalysisServicer:
         """Create an analysis and stream it; when the call has gone, let the analysis go."""
         grace_s = _grace_s(request)
         with_ids = request.config.token_detail.ids
-        name = await self._create(request, deadline_in_s=_deadline_in_s(context), disconnect_grace_s=grace_s)
+        name = await self._create(request, deadline_in_s=deadline().left_s, disconnect_grace_s=grace_s)
         del request  # Its images are in the log now; the stream may last for hours.
         # Each call is a task with a context of its own; whatever it logs from here on carries the name.
         structlog.contextvars.bind_contextvars(analysis=name)
@@ -119,13 +116,6 @@ class AnalysisServicer:
             self._analyses.check_room(request.ByteSize() if request.config.images else 0, caller())
         values = to_request(request.config, request_id=request.request_id, caller=caller())
         return await self._analyses.create(values, deadline_in_s=deadline_in_s, disconnect_grace_s=disconnect_grace_s)
-
-
-def _deadline_in_s(context: Context) -> float | None:
-    """Return the seconds to the call's deadline; None where it has none."""
-    # types-grpcio promises a float, but grpc 1.85 returns None for a call without a deadline.
-    remaining_s = cast("float | None", context.time_remaining())
-    return None if remaining_s is None or remaining_s > _NO_DEADLINE_S else remaining_s
 
 
 def _grace_s(request: pb.AnalyzeRequest) -> float:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from mondrian_server.rpc.deadlines import Deadline
 from mondrian_server.rpc.reception import Context
 
 UNKNOWN_METHOD = "unknown"
@@ -78,6 +79,7 @@ class Counting(grpc.aio.ServerInterceptor):
     @contextlib.contextmanager
     def _counted(self, method: str, context: Context) -> Generator[None]:
         began_at = time.perf_counter()
+        deadline = Deadline.of(context)
         self._observer.rpc_began(method)
         code = grpc.StatusCode.UNKNOWN
         try:
@@ -87,9 +89,9 @@ class Counting(grpc.aio.ServerInterceptor):
             code = _code_of(context)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            # grpc does not say which it was: a deadline that is over leaves no time, a cancel leaves what there was.
-            is_over = context.time_remaining() == 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if is_over else grpc.StatusCode.CANCELLED
+            # grpc does not say which it was, and a caller whose deadline comes resets its call as one that cancels.
+            was_late = deadline.may_have_passed
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if was_late else grpc.StatusCode.CANCELLED
             raise
         finally:
             self._observer.rpc_ended(method, code.name, time.perf_counter() - began_at)

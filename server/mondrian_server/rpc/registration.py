@@ -23,6 +23,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from mondrian_server.errors import InternalError, InvalidRequest, MondrianError
+from mondrian_server.rpc import deadlines
 from mondrian_server.rpc.reception import Context, Reception
 from mondrian_server.rpc.status import to_status
 from mondrian_server.rpc.utf8 import find_invalid_text
@@ -101,6 +102,7 @@ async def _received(context: Context, reception: Reception) -> Message:
 
 def _with_statuses(handler: Handler, reception: Reception) -> Callable[[object, Context], Awaitable[Message | None]]:
     async def handle(_: object, context: Context) -> Message | None:
+        deadlines.begin(context)  # Receiving the request takes of its time.
         try:
             # No name for the request: the handler alone is to hold it.
             return await handler(await _received(context, reception), context)
