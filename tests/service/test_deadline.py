@@ -34,6 +34,11 @@ def seconds(value: float) -> Duration:
     return Duration(seconds=int(value), nanos=round(value % 1 * 1e9))
 
 
+def seconds_given(accepted: pb.Event) -> float:
+    """Return how long after its acceptance an analysis is to be ended at the latest."""
+    return (accepted.accepted.deadline_time.ToDatetime() - accepted.create_time.ToDatetime()).total_seconds()
+
+
 async def test_the_call_deadline_delivers_what_there_is(small: Running) -> None:
     """A call with tokens when its deadline comes gets them, and `completed` with DEADLINE, before it."""
     began = time.monotonic()
@@ -46,17 +51,12 @@ async def test_the_call_deadline_delivers_what_there_is(small: Running) -> None:
     await eventually(lambda: small.held == (0, 0, 0, 0))
 
 
-def seconds_given(accepted: pb.Event) -> float:
-    """Return how long after its acceptance an analysis is to be ended at the latest."""
-    return (accepted.accepted.deadline_time.ToDatetime() - accepted.create_time.ToDatetime()).total_seconds()
-
-
 async def test_the_callers_own_deadline_counts(small: Running) -> None:
     """Also where gRPC tells the server of a later one: it sends a longer timeout of the same connection again."""
     config = pb.AnalysisConfig(prompt="Go on.", sampling=LONG)
     calls = [small.call(config, timeout_s=timeout_s) for timeout_s in (102.0, 100.0)]
     _, given_s = [seconds_given(await call.until(lambda event: event.HasField("accepted"))) for call in calls]
-    assert given_s < 100.0 - MARGIN_S
+    assert 0.95 * 100.0 - MARGIN_S < given_s < 100.0 - MARGIN_S
     for call in calls:
         call.cancel()
     await eventually(lambda: small.held == (0, 0, 0, 0))

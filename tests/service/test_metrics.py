@@ -194,10 +194,10 @@ async def test_a_deadline_of_the_call_is_no_cancel(small: Running) -> None:
     def ended_by(code: str) -> float:
         return scrape(small).value("mondrian_rpcs_total", method="mondrian.v1.AnalysisService/WatchAnalysis", code=code)
 
-    running = small.call(asking(sampling=LONG))
+    running = small.call(asking(sampling=pb.Sampling(max_tokens=3_900, min_tokens=3_900)))
     request = service_pb.WatchAnalysisRequest(name=(await running.until_token()).analysis)
-    # gRPC sends the first as it is, rounds the second up, and for the last one sends that before it again.
-    timeouts_s = (0.2, 1.003, 0.51, 0.5)
+    # In place of the second, gRPC sends the first once more.
+    timeouts_s = (2.05, 2.005)
     for timeout_s in timeouts_s:
         with contextlib.suppress(grpc.aio.AioRpcError):
             async for _ in small.analyses.WatchAnalysis(request, timeout=timeout_s):

@@ -43,6 +43,8 @@ class TestableLog(SqliteLog):
         """What the next heartbeats raise."""
         self.image_failures: list[Exception] = []
         """What the next reads of images raise."""
+        self.find_takes_s = 0.0
+        """How long finding a request takes."""
 
     def append(self, name: str, payload: Payload) -> Event:
         """Raise for that text."""
@@ -57,6 +59,11 @@ class TestableLog(SqliteLog):
         if self.failures:
             raise self.failures.pop(0)
         return await super().heartbeat(owner, lease_s=lease_s)
+
+    async def find(self, caller: str, request_id: str) -> Record | None:
+        """Take as long as that."""
+        await asyncio.sleep(self.find_takes_s)
+        return await super().find(caller, request_id)
 
     async def images(self, name: str) -> Images:
         """Raise the next failure, if there is one."""

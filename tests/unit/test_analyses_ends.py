@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 
 import pytest
 
@@ -156,6 +157,17 @@ async def test_a_calls_deadline_leaves_time_for_the_last_events(offices: Offices
     event = (await office.events(name))[0]
     assert isinstance(event.payload, Accepted) and event.payload.deadline_time is not None
     assert (event.payload.deadline_time - event.create_time).total_seconds() == pytest.approx(15.0, abs=0.1)
+    await office.cancel(name)
+
+
+async def test_a_calls_deadline_does_not_wait_for_the_log(office: Office) -> None:
+    """What it takes to find an earlier request of the same id is part of the caller's time."""
+    office.log.find_takes_s = 1.0
+    began_s = time.time()
+    name = await office.create("?", request_id="once", deadline_in_s=20.0)
+    accepted = (await office.events(name))[0].payload
+    assert isinstance(accepted, Accepted) and accepted.deadline_time is not None
+    assert accepted.deadline_time.timestamp() == pytest.approx(began_s + 19.75, abs=0.5)
     await office.cancel(name)
 
 

@@ -21,7 +21,7 @@ HOPELESS_FAILURES = 3
 class AdmissionLimits:
     """How much may wait, and what one request may hold.
 
-    deadline_margin_s: how long before a call's deadline the last events are written, so that they arrive in time.
+    deadline_margin_s: how long before a caller may give up the last events are written, so that they arrive in time.
     """
 
     max_waiting: int = 256
@@ -125,7 +125,7 @@ class Admission:
         return min((most for most in (own_limit, free if self._allowances.shared else None) if most), default=None)
 
     def limit_s(self, deadline_in_s: float | None, time_limit_s: float | None) -> float | None:
-        """Return the seconds that an analysis has: to its time limit, or to a margin before the call's deadline."""
+        """Return the seconds that an analysis has: to its time limit, or to a margin before its caller may give up."""
         if deadline_in_s is not None:
             deadline_in_s = max(0.0, deadline_in_s - min(self._limits.deadline_margin_s, deadline_in_s / 4))
         given = (value for value in (deadline_in_s, time_limit_s) if value is not None)

@@ -126,7 +126,7 @@ class AnalysesService:
 
         Args:
             request: what is asked for.
-            deadline_in_s: seconds to the call's own deadline; None: it has none.
+            deadline_in_s: seconds from now for which the caller waits in any case; None: for ever.
             disconnect_grace_s: what `let_go` grants; None: the analysis is detached.
 
         Raises:
@@ -236,6 +236,7 @@ class AnalysesService:
     async def _create(
         self, request: AnalysisRequest, deadline_in_s: float | None, disconnect_grace_s: float | None
     ) -> str:
+        called_at_s = time.monotonic()
         validate(request, self._limits.request)
         # Megabytes of images take longer to hash than the loop may stand still.
         digest = await asyncio.to_thread(digest_of, request, request.images) if request.request_id else b""
@@ -244,6 +245,8 @@ class AnalysesService:
         size = sum(map(len, request.images))
         self.check_room(size, request.caller)
         self._admission.count_request(request.caller)
+        if deadline_in_s is not None:
+            deadline_in_s -= time.monotonic() - called_at_s
         limit_s = self._admission.limit_s(deadline_in_s, request.time_limit_s)
         now_s = time.time()
         spec = Spec(

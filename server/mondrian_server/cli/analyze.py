@@ -15,7 +15,7 @@ from mondrian_server.cli.view import View
 
 @click.command(epilog=EXIT_CODES)
 @request_options
-@click.option("--timeout", type=duration, help="The deadline of the call; it works like a time limit.")
+@click.option("--timeout", type=duration, help="The deadline of the call; works like a slightly shorter time limit.")
 @resume_option
 @json_option("Print one event a line in proto3 JSON, zeros included; an error is a line on stderr.")
 @address_option

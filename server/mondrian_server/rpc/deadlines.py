@@ -1,9 +1,10 @@
 """Deadlines: when the caller of a call gives up, as far as a server can know it.
 
-A caller's own deadline may be earlier than what its server is told. gRPC's C core, which most languages' clients stand
-on, Python's among them, sends a timeout with three digits, rounded up by at most 1 %; and where one connection has seen
-a timeout that is at most 3 % longer, that one again, because it then takes a byte (its `timeout_encoding.cc` and
-`hpack_encoder.cc`). A server cannot tell which timeouts were sent like this, so here all are taken to have been.
+A caller's own deadline may be earlier than what its server is told. gRPC's C core, under the clients for Python, C++,
+Ruby, PHP and Objective-C, sends three digits of a timeout, rounded up by at most 1 %, and where that is less than 3 %
+shorter than a timeout that the connection has carried, it sends the longer one again, as one byte (its
+`timeout_encoding.cc` and `hpack_encoder.cc`). A server cannot tell which timeouts were sent like this, so here all are
+taken to have been.
 """
 
 import math
@@ -22,14 +23,14 @@ _NO_DEADLINE_S = 1e8
 """grpc may tell a call without a deadline by a time that is years away."""
 
 _ARRIVAL_S = 0.01
-"""By how much a caller's reset may arrive faster than its request did."""
+"""A guess: by how much a caller's reset may arrive faster than its request did, or how late the server may begin."""
 
 _deadline: ContextVar["Deadline"] = ContextVar("deadline")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The earliest time at which a caller gives up. `at_s`: by `clock`; infinite: it waits for ever."""
+    """The earliest time at which a caller's deadline can come. `at_s`: by `clock`; infinite: never."""
 
     at_s: float
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
@@ -45,7 +46,7 @@ class Deadline:
 
     @property
     def left_s(self) -> float | None:
-        """The seconds that are left for certain; None: the caller waits for ever."""
+        """The seconds for which the caller waits in any case; None: for ever."""
         return None if math.isinf(self.at_s) else max(0.0, self.at_s - self.clock())
 
     @property

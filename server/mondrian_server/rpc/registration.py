@@ -102,7 +102,7 @@ async def _received(context: Context, reception: Reception) -> Message:
 
 def _with_statuses(handler: Handler, reception: Reception) -> Callable[[object, Context], Awaitable[Message | None]]:
     async def handle(_: object, context: Context) -> Message | None:
-        deadlines.begin(context)  # Receiving the request takes of its time.
+        deadlines.begin(context)  # Receiving the request is part of its time.
         try:
             # No name for the request: the handler alone is to hold it.
             return await handler(await _received(context, reception), context)

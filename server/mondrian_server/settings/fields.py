@@ -160,7 +160,7 @@ class Settings(BaseModel):
     progress_interval_s: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = 5.0
     """The interval of progress events, where the request does not say."""
     deadline_margin_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.25
-    """How long before a call's deadline the analysis is ended, so that its last events arrive in time."""
+    """How long before a caller's deadline can come its analysis is ended, so that the last events arrive in time."""
 
     engine_beat_timeout_s: Annotated[float, Field(ge=0.5, le=3600, allow_inf_nan=False)] = 3.0
     """How long the engine may be silent before it is replaced."""

@@ -133,7 +133,8 @@ class AnalysisServiceServicer(object):
 
         When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
         after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
-        delivered before it, with the finish reason DEADLINE.
+        delivered before it, with the finish reason DEADLINE. The server keeps some 4 % of the time and a margin for that;
+        `Accepted.deadline_time` says when it ends the analysis.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,7 +65,8 @@ class AnalysisServiceStub:
 
     When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
     after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
-    delivered before it, with the finish reason DEADLINE.
+    delivered before it, with the finish reason DEADLINE. The server keeps some 4 % of the time and a margin for that;
+    `Accepted.deadline_time` says when it ends the analysis.
     """
     CreateAnalysis: _grpc.UnaryUnaryMultiCallable[_analysis_service_pb2.CreateAnalysisRequest, _analysis_service_pb2.CreateAnalysisResponse]
     """Creates an analysis and returns at once. It outlives the connection, the engine and the server."""
@@ -119,7 +120,8 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
 
     When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
     after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
-    delivered before it, with the finish reason DEADLINE.
+    delivered before it, with the finish reason DEADLINE. The server keeps some 4 % of the time and a margin for that;
+    `Accepted.deadline_time` says when it ends the analysis.
     """
     CreateAnalysis: _aio.UnaryUnaryMultiCallable[_analysis_service_pb2.CreateAnalysisRequest, _analysis_service_pb2.CreateAnalysisResponse]  # type: ignore[assignment]
     """Creates an analysis and returns at once. It outlives the connection, the engine and the server."""
@@ -176,7 +178,8 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
 
         When the caller cancels the call or the connection is lost, which gRPC cannot tell apart, the analysis is cancelled
         after `disconnect_grace` unless somebody watches it. The call's deadline is honoured: what was generated in time is
-        delivered before it, with the finish reason DEADLINE.
+        delivered before it, with the finish reason DEADLINE. The server keeps some 4 % of the time and a margin for that;
+        `Accepted.deadline_time` says when it ends the analysis.
         """
 
     @_abc_1.abstractmethod
