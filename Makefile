@@ -21,8 +21,8 @@ run: ## start the service on the embedded model and stream a first analysis
 	@exec $(BIN)/python scripts/run.py
 
 .PHONY: test
-test: setup ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests (ARGS goes to pytest)
+	@scripts/test $(ARGS)
 
 .PHONY: soak
 soak: setup ## run the long tests

@@ -79,6 +79,7 @@ async def test_leaving_the_loop_frees_the_slot(service: Running, client: mondria
     await eventually(lambda: service.held == IDLE)
 
 
+@pytest.mark.alone
 async def test_a_timeout_keeps_what_was_generated(client: mondrian.AsyncClient) -> None:
     """A call whose deadline comes while it generates completes with DEADLINE and its text."""
     began = time.monotonic()

@@ -136,6 +136,7 @@ async def test_create_is_repeated_while_the_server_is_unavailable(server: Script
     assert first.request_id
 
 
+@pytest.mark.alone
 async def test_create_gives_up_before_a_wait_beyond_its_timeout(server: ScriptedServer, caller: Caller) -> None:
     """A server that asks for more time than is left is not tried again: its refusal is raised at once."""
     server.refusals.append(_full(retry_after_s=60.0))
@@ -146,6 +147,7 @@ async def test_create_gives_up_before_a_wait_beyond_its_timeout(server: Scripted
     assert len(server.creations) == 1
 
 
+@pytest.mark.alone
 async def test_create_gives_up_at_its_timeout(server: ScriptedServer, caller: Caller) -> None:
     """The last try's refusal is raised, or, where the deadline cuts that try off, is what the deadline comes from."""
     server.refusals += [_full()] * 100

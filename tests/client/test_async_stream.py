@@ -93,6 +93,7 @@ async def test_cancelling_the_task_cancels_the_analysis(server: ScriptedServer, 
     assert await server.ending() == "cancelled"
 
 
+@pytest.mark.alone
 async def test_a_timeout_around_the_loop_is_a_timeout(server: ScriptedServer, client: mondrian.AsyncClient) -> None:
     """`asyncio.timeout` around a loop raises TimeoutError, as around any other await."""
     _endless(server)

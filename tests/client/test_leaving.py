@@ -219,6 +219,7 @@ def _naming_late(server: ScriptedServer) -> tuple[asyncio.Event, asyncio.Event]:
     return asked, name
 
 
+@pytest.mark.alone
 async def test_an_analysis_without_a_name_yet_is_cancelled_too(
     server: ScriptedServer, client: mondrian.AsyncClient
 ) -> None:
@@ -250,6 +251,7 @@ async def test_a_thread_is_told_of_the_name_before_it_leaves(server: ScriptedSer
             await following
 
 
+@pytest.mark.alone
 async def test_a_silent_server_is_left_to_the_grace(server: ScriptedServer) -> None:
     """Where no name comes, a cancel ends the loop within a second or so."""
     server.script = playing(forever=True)
@@ -270,6 +272,7 @@ def _set(waiting: threading.Event, _error: mondrian.MondrianError, _delay_s: flo
     waiting.set()
 
 
+@pytest.mark.alone
 async def test_a_cancel_ends_the_wait_for_a_lost_server(server: ScriptedServer) -> None:
     """Between two tries a cancel is heard at once, however long the server asked to wait."""
     ending = rich_status(grpc.StatusCode.UNAVAILABLE, "ending", reason="SHUTTING_DOWN", retry_after_s=60.0)
@@ -323,6 +326,7 @@ async def test_closing_the_client_waits_until_the_server_knows(server: ScriptedS
         await slow.stop()
 
 
+@pytest.mark.alone
 async def test_a_server_that_is_gone_does_not_hold_up_the_close(server: ScriptedServer) -> None:
     """Leaving and closing after the server has gone take no more than a moment."""
     _endless(server)

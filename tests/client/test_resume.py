@@ -269,6 +269,7 @@ async def test_what_is_gone_cannot_be_resumed(
     assert outcome.text == "0 1 "
 
 
+@pytest.mark.alone
 async def test_a_server_that_never_comes_back_is_given_up(server: ScriptedServer, caller: Caller) -> None:
     """Within the limit the loop ends by the error; each try was told, further and further apart, and the text stays."""
     told: list[tuple[str, float]] = []
@@ -342,6 +343,7 @@ def _refuse(server: ScriptedServer, retry_after_s: float | None = None) -> None:
     server.script = refuse
 
 
+@pytest.mark.alone
 async def test_no_wait_goes_beyond_the_timeout(server: ScriptedServer, caller: Caller) -> None:
     """A server that asks for more time than is left is not tried again: its refusal is raised at once."""
     _refuse(server, retry_after_s=60.0)
@@ -352,6 +354,7 @@ async def test_no_wait_goes_beyond_the_timeout(server: ScriptedServer, caller: C
     assert len(server.requests) == 1
 
 
+@pytest.mark.alone
 async def test_the_timeout_ends_the_tries(server: ScriptedServer, caller: Caller) -> None:
     """The last try's refusal is raised, or, where the deadline cuts that try off, is what the deadline comes from."""
     _refuse(server)
@@ -413,6 +416,7 @@ async def test_ask_survives_interruptions(server: ScriptedServer, caller: Caller
     assert (await caller.call("ask", "hi")).text == "0 1 2 3 4 "
 
 
+@pytest.mark.alone
 async def test_a_fresh_client_does_not_wait_for_a_stranger(server: ScriptedServer, caller: Caller) -> None:
     """A server that was never reached is not waited for, in a watch either: most often the address is wrong."""
     await server.stop()

@@ -19,6 +19,8 @@ from tests.scripted_engine import Life, command
 from tests.service.calls import settings_for, started
 from tests.service.programs import program
 
+pytestmark = pytest.mark.alone
+
 INTERVAL_S = 2.0
 MOST_BYTES_EACH = 150_000
 """What an idle client may cost the server's process, both of its faces together; about 110 kB were measured."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.conditions import eventually
 from tests.gateway.face import Face, Stream, facing, free_port
@@ -20,6 +21,7 @@ SLACK_S = 6.0
 CONFIG = {"prompt": "Describe it.", "sampling": {"maxTokens": 900, "minTokens": 900, "seed": 3}}
 
 
+@pytest.mark.alone
 async def test_sigterm_with_a_hundred_open_streams(tmp_path: Path) -> None:
     """The process ends within its grace, each stream says goodbye, and all go on after the restart without a loss."""
     http_port = free_port()

@@ -52,6 +52,7 @@ async def delays(log: EventLog, name: str, until_done: Callable[[], bool]) -> li
     return found
 
 
+@pytest.mark.alone
 async def test_expiry_does_not_hold_up_appends(tmp_path: Path) -> None:
     """While two thousand analyses expire, events go on being kept, none of them after the whole of it.
 

@@ -24,6 +24,8 @@ from mondrian.v1 import analysis_service_pb2 as service_pb
 from tests.overload.photos import photo
 from tests.service.programs import Program, program
 
+pytestmark = pytest.mark.alone
+
 MEBIBYTE = 1024 * 1024
 PROMISED_S = 0.1
 SLACK = 10

@@ -54,6 +54,7 @@ async def nothing_is_left(up: Running) -> None:
     await eventually(lambda: up.service.engine.beat.rows_held == 0)
 
 
+@pytest.mark.alone
 async def test_cancel_while_queued_takes_it_out_of_the_queue(small: Running) -> None:
     """A waiting analysis that is cancelled leaves the queue at once; the running one goes on."""
     first = small.call(long_text())
@@ -68,6 +69,7 @@ async def test_cancel_while_queued_takes_it_out_of_the_queue(small: Running) -> 
     await nothing_is_left(small)
 
 
+@pytest.mark.alone
 async def test_cancel_while_the_image_decodes_frees_the_place(small: Running) -> None:
     """An analysis cancelled while its image is being decoded holds nothing, and the next one runs."""
     call = small.call(pb.AnalysisConfig(prompt="What is this?", images=[pb.Image(data=big_png())]))
@@ -101,6 +103,7 @@ async def test_cancel_while_generating_frees_the_slot(small: Running) -> None:
     await nothing_is_left(small)
 
 
+@pytest.mark.alone
 async def test_cancel_is_seen_at_once_while_the_engine_is_stopped(small: Running) -> None:
     """With the engine stopped, a cancelled analysis ends at once; its row is free when the engine moves again."""
     call = small.call(long_text())

@@ -16,6 +16,8 @@ from mondrian.v1 import analysis_pb2 as pb
 from tests.conditions import eventually
 from tests.service.calls import Running, settings_for, started
 
+pytestmark = pytest.mark.alone
+
 LONG = pb.Sampling(max_tokens=3_900, min_tokens=3_900)
 MARGIN_S = 1.0
 """More than by default, so that a machine that stands still for a moment does not decide a test."""

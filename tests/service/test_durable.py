@@ -138,6 +138,7 @@ async def test_ending_a_watch_never_cancels(own: Running) -> None:
     await eventually(lambda: _has_state(own, created.name, pb.ANALYSIS_STATE_COMPLETED))
 
 
+@pytest.mark.alone
 async def test_a_dropped_call_is_cancelled_after_its_grace_unless_somebody_watches(own: Running) -> None:
     """Without a grace a dropped Analyze is cancelled at once; with one only if nobody watches when it is over."""
     abandoned, kept = (_analyze(own, grace_s=0.5) for _ in range(2))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2
 
@@ -55,6 +56,7 @@ class HealthLog:
             self.statuses.append(answer.status)
 
 
+@pytest.mark.alone
 async def test_eight_streams_continue_on_a_new_engine(own: Running) -> None:
     """After kill -9 health turns and returns within 15 s; all streams go on, and give what they give undisturbed."""
     undisturbed = await own.ask(LONG)

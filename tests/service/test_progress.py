@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 
@@ -95,6 +96,7 @@ async def test_the_queue_has_live_positions(tmp_path: Path) -> None:
         assert (await third.outcome()).code is grpc.StatusCode.OK
 
 
+@pytest.mark.alone
 async def test_the_heartbeat_goes_on_while_the_engine_is_stopped(tmp_path: Path) -> None:
     """With the engine stopped the heartbeat keeps its interval; then health turns, and a new engine serves."""
     async with started(settings_for(tmp_path, engine_beat_timeout_s=2.0)) as up:

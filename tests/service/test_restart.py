@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from mondrian.v1 import analysis_pb2 as pb
@@ -82,6 +83,7 @@ async def test_a_time_limit_goes_on_while_the_server_is_down(tmp_path: Path) -> 
         assert after.completed.text.startswith(before.text)
 
 
+@pytest.mark.alone
 async def test_a_dropped_call_gets_its_grace_anew_after_a_restart(tmp_path: Path) -> None:
     """An Analyze whose server died has its whole grace on the next one; without a grace it is cancelled at once."""
     async with program(tmp_path) as first:

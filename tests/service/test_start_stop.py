@@ -224,6 +224,7 @@ async def test_sigterm_while_the_model_loads_ends_it_cleanly(tmp_path: Path) -> 
         await assert_ended_cleanly(running)
 
 
+@pytest.mark.alone
 async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
     """An operator who insists does not wait for the grace; the children go with the server."""
     async with program(tmp_path, "--shutdown-grace-s", "600") as running:
@@ -239,6 +240,7 @@ async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         assert (await call.outcome()).code is UNAVAILABLE
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("ready", [True, False], ids=["generating", "loading"])
 async def test_children_do_not_outlive_a_killed_server(tmp_path: Path, ready: bool) -> None:
     """After `kill -9` of the server its children end by themselves within 2 s, and the next one takes its place."""
