@@ -135,7 +135,7 @@ async def besiege(folder: Path, rounds: int) -> None:
         print(f"{siege.tally.count} attempts: {siege.tally.outcomes}; {before} → {after}")  # noqa: T201 - shown with -s
         assert await up.is_serving()
         assert (await up.ask(QUESTION)).text == expected
-        assert {child.pid for child in psutil.Process().children(recursive=True)} == children
+        assert {child.pid for child in psutil.Process().children(recursive=True)} <= children
         assert after.engine_pid == before.engine_pid
         assert up.service.engine.restarts == 0
         assert after.tasks <= before.tasks

@@ -1,6 +1,7 @@
 """The image process: what happens to images, and to those who wait for them, when it dies, hangs or is slow."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -166,13 +167,14 @@ async def test_closing_tells_those_who_wait(decoder: ImageDecoder) -> None:
 
 async def test_replaced_processes_leave_nothing_behind(decoder: ImageDecoder) -> None:
     """After several deaths there is one process, and no descriptor more than before."""
+    gc.collect()  # What earlier tests left is not counted, and what they still close is no matter.
     server = psutil.Process()
     descriptors, children = server.num_fds(), len(server.children())
     for _ in range(3):
         pid = stop(decoder)
         os.kill(pid, signal.SIGKILL)
         await eventually(replaced(decoder, pid), within_s=10.0)
-    await eventually(lambda: server.num_fds() == descriptors and len(server.children()) == children, within_s=10.0)
+    await eventually(lambda: server.num_fds() <= descriptors and len(server.children()) <= children, within_s=10.0)
 
 
 async def test_it_ends_with_the_server() -> None:
