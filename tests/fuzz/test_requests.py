@@ -119,13 +119,19 @@ async def _fewest_tasks() -> int:
     return min(counts)
 
 
+def _children() -> set[int]:
+    """Return the processes below this one, those of other tests' services among them."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 async def besiege(folder: Path, rounds: int) -> None:
     """Send rounds of attempts and fail where the service is not as before."""
     # Whoever asks for much gets little, so that the attempts and not their answers take the time.
     limits = settings_for(folder, default_max_tokens=4, max_context_tokens=160, slots=8, lookahead=2)
+    others = _children()
     async with started(limits) as up:
         expected = (await up.ask(QUESTION)).text
-        children = {child.pid for child in psutil.Process().children(recursive=True)}
+        children = _children() - others
         siege = Siege(up)
         await siege.round(0)  # What is loaded at first use, or remembered of a round, is no leak.
         before = await Holding.of(up)
@@ -135,7 +141,7 @@ async def besiege(folder: Path, rounds: int) -> None:
         print(f"{siege.tally.count} attempts: {siege.tally.outcomes}; {before} → {after}")  # noqa: T201 - shown with -s
         assert await up.is_serving()
         assert (await up.ask(QUESTION)).text == expected
-        assert {child.pid for child in psutil.Process().children(recursive=True)} <= children
+        assert _children() - others == children
         assert after.engine_pid == before.engine_pid
         assert up.service.engine.restarts == 0
         assert after.tasks <= before.tasks
